@@ -1,0 +1,1 @@
+"""Marketing automation as an event log: every effect once, every campaign replayable."""

@@ -1,0 +1,1 @@
+"""What Dagster schedules and shows: the only room that imports it."""

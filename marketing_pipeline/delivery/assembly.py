@@ -1,0 +1,110 @@
+"""Puts the operator's file, the adapters and the gate together: the composition of delivery."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from marketing_pipeline.campaigns import configuration
+from marketing_pipeline.campaigns.configuration import Configuration
+from marketing_pipeline.campaigns.schema import ProviderEntry
+from marketing_pipeline.providers import registry
+from marketing_pipeline.providers.protocol import Provider
+from marketing_pipeline.settings import Settings
+
+NOT_SET = "not-set"  # stands in for a secret where no call will be made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A provider as this installation uses it."""
+
+    provider: Provider
+    entry: ProviderEntry
+    missing: tuple[str, ...]  # environment variables without which it cannot be called
+
+    @property
+    def lease(self) -> timedelta:
+        """Longer than any call, so that nobody takes over while a call is under way."""
+        return self.entry.call_timeout * 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """All that delivery is made of, except what is connected to."""
+
+    configuration: Configuration
+    destinations: Mapping[str, Destination]
+
+
+def assemble(settings: Settings) -> Assembly:
+    """Read the operator's file and build its providers.
+
+    Raises:
+        ConfigError: the file names file, line, the value's problem and the remedy.
+    """
+    loaded = configuration.load(settings.campaigns_file, registry.KINDS)
+    return Assembly(
+        configuration=loaded,
+        destinations={
+            name: _destination(loaded, name, entry, settings)
+            for name, entry in loaded.file.providers.items()
+        },
+    )
+
+
+def for_rendering(body: Mapping[str, Any]) -> Mapping[str, Provider]:
+    """The providers of a stored configuration, able to make requests and unable to sign them."""
+    return {
+        name: registry.build(name, entry["adapter"], _unsigned(entry), base_url=None)
+        for name, entry in body["providers"].items()
+    }
+
+
+def _unsigned(entry: Mapping[str, Any]) -> dict[str, Any]:
+    secrets = registry.SECRETS[entry["adapter"]]
+    return {**dict.fromkeys(secrets, NOT_SET), **entry["options"]}
+
+
+def _destination(
+    loaded: Configuration, name: str, entry: ProviderEntry, settings: Settings
+) -> Destination:
+    options, missing = _resolve(entry.options, settings)
+    base_url = f"{settings.sandbox_url}/{entry.adapter}" if settings.sandbox_url else None
+    try:
+        provider = registry.build(
+            name,
+            entry.adapter,
+            options,
+            settle_delay=entry.settle_delay,
+            horizon=entry.horizon,
+            key_life=entry.key_life,
+            base_url=base_url,
+        )
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        raise loaded.document.error(
+            ("providers", name, *complaint["loc"]), complaint["msg"]
+        ) from error
+    return Destination(provider=provider, entry=entry, missing=missing)
+
+
+def _resolve(
+    options: Mapping[str, Any], settings: Settings
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Options with their secrets; against the sandbox any value will do."""
+    resolved: dict[str, Any] = {}
+    missing: list[str] = []
+    for name, value in options.items():
+        if not configuration.is_secret(value):
+            resolved[name] = value
+            continue
+        variable = value["env"]
+        resolved[name] = settings.environment.get(variable) or NOT_SET
+        if resolved[name] == NOT_SET and not settings.sandbox_url:
+            missing.append(variable)
+    return resolved, tuple(missing)
+
+

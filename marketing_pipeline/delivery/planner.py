@@ -1,0 +1,172 @@
+"""Turns due events into plans, written once, and their effects."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from marketing_pipeline.campaigns.configuration import Configuration
+from marketing_pipeline.domain import audience, digest, plan
+from marketing_pipeline.domain.audience import LeadFact, Member
+from marketing_pipeline.domain.event import Event
+from marketing_pipeline.domain.plan import PlannedEffect, Rules, Unplannable
+from marketing_pipeline.event_log import ledger, planning
+from marketing_pipeline.event_log.planning import Cut, Plan
+
+CHUNK = 1000  # effects a transaction: large enough to be quick, small enough to hold no lock for long
+BATCH = 100  # events a transaction
+PATIENCE = timedelta(seconds=30)  # how long a cut may wait for a writer
+EPOCH = 0  # the first; a new one is only ever asked for by name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What one round of planning did."""
+
+    events: int
+    failed: int
+
+
+async def keep(conn: AsyncConnection, configuration: Configuration, now: datetime) -> None:
+    """Keep this version of the operator's file and templates, so that its plans can be redone."""
+    for template in configuration.templates.values():
+        await planning.keep_template(
+            conn,
+            planning.StoredTemplate(
+                hash=template.hash, name=template.name, subject=template.subject, html=template.html
+            ),
+            now,
+        )
+    meaning = configuration.meaning
+    await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
+
+
+async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planned:
+    """Plan up to a batch of due events; `conn` is in autocommit mode.
+
+    An event whose planning raises fails alone. One that has a plan already, because somebody set
+    it PENDING by hand, keeps that plan.
+
+    Raises:
+        CutTimeout: a campaign is due, and a writer has been open for too long.
+    """
+    cut = None
+    if await planning.campaign_due(conn, now):
+        cut = await planning.take_cut(conn, now, PATIENCE)
+    async with conn.transaction():
+        due = await planning.due_events(conn, now, cut, BATCH)
+        if not due:
+            return Planned(events=0, failed=0)
+        again = [one.event.id for one in due if one.planned]
+        fresh = [one.event for one in due if not one.planned]
+        facts = await _facts(conn, fresh, cut)
+        plans, rows, failed = _plan_all(fresh, rules, cut, facts, now)
+        await planning.insert_plans(conn, plans, now)
+        await planning.insert_effects(conn, rows, now)
+        await planning.mark_planned(conn, [p.event.id for p in plans] + again, now)
+        await planning.mark_unplannable(conn, failed, now)
+    for unfinished in plans:
+        if unfinished.inserted < unfinished.count:
+            await write_out(conn, unfinished, rules, now)
+    closed = [p.event.id for p in plans if p.count == 0] + again
+    await finish(conn, closed, now)
+    return Planned(events=len(due), failed=len(failed))
+
+
+async def write_out(conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime) -> None:
+    """Write the rest of a plan's effects, chunk by chunk, from the cut that the plan fixed.
+
+    Stops where another process is at the same work. Every chunk can be repeated harmlessly.
+    """
+    async with conn.transaction():
+        facts = await _facts(conn, [unfinished.event], unfinished.cut)
+    effects = plan.effects(
+        unfinished.event, rules, unfinished.epoch, _members(unfinished.event, rules, facts)
+    )
+    before = unfinished.inserted
+    rest = islice(effects, before, None)
+    while chunk := list(islice(rest, CHUNK)):
+        async with conn.transaction():
+            if not await planning.advance(conn, unfinished, before, before + len(chunk)):
+                return
+            event, epoch = unfinished.event, unfinished.epoch
+            await planning.insert_effects(conn, [(event, epoch, one) for one in chunk], now)
+        before += len(chunk)
+    await finish(conn, [unfinished.event.id], now)
+
+
+async def finish(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -> None:
+    """Derive the status of events after what changed them has committed."""
+    if events:
+        async with conn.transaction():
+            await ledger.complete(conn, sorted(set(events)), now)
+
+
+async def _facts(conn: AsyncConnection, events: Sequence[Event], cut: Cut | None) -> list[LeadFact]:
+    if cut is None or not any(plan.needs_audience(event) for event in events):
+        return []
+    return [fact async for fact in planning.leads_up_to(conn, cut.seq)]
+
+
+def _members(event: Event, rules: Rules, facts: Sequence[LeadFact]) -> list[Member]:
+    if not plan.needs_audience(event):
+        return []
+    return audience.members(facts, plan.campaign_of(event, rules).audience)
+
+
+def _plan_all(
+    events: Sequence[Event],
+    rules: Rules,
+    cut: Cut | None,
+    facts: Sequence[LeadFact],
+    now: datetime,
+) -> tuple[list[Plan], list[tuple[Event, int, PlannedEffect]], dict[UUID, str]]:
+    """Plans, the first chunk of each one's effects, and the reasons of those that failed."""
+    plans: list[Plan] = []
+    rows: list[tuple[Event, int, PlannedEffect]] = []
+    failed: dict[UUID, str] = {}
+    for event in events:
+        own = cut if cut and plan.needs_audience(event) else Cut(seq=event.seq, at=now)
+        try:
+            effects = list(plan.effects(event, rules, EPOCH, _members(event, rules, facts)))
+        except Unplannable as error:
+            failed[event.id] = str(error)
+        except Exception as error:  # one poisonous event must not stop the others
+            log.exception("planning_failed", extra={"event_id": str(event.id)})
+            failed[event.id] = f"planning raised {type(error).__name__}: {error}"
+        else:
+            first = effects[:CHUNK]
+            plans.append(_promise(event, own, rules, effects, len(first), now))
+            rows.extend((event, EPOCH, one) for one in first)
+    return plans, rows, failed
+
+
+def _promise(
+    event: Event,
+    cut: Cut,
+    rules: Rules,
+    effects: Sequence[PlannedEffect],
+    inserted: int,
+    now: datetime,
+) -> Plan:
+    return Plan(
+        event=event,
+        epoch=EPOCH,
+        cut=replace(cut, at=now),
+        config_digest=rules.digest,
+        plan_version=plan.VERSION,
+        count=len(effects),
+        digest=plan_digest(effects),
+        inserted=inserted,
+    )
+
+
+def plan_digest(effects: Sequence[PlannedEffect]) -> str:
+    """What a plan promises, as one value."""
+    return digest.running(effect.line() for effect in effects)

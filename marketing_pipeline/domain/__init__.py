@@ -1,0 +1,1 @@
+"""The pure core: events, effects, plans, outcomes and what follows from them."""

@@ -1,0 +1,175 @@
+"""How events come into the log, and who may send them."""
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection, errors
+from psycopg.rows import class_row, tuple_row
+
+from marketing_pipeline.domain import digest, event
+from marketing_pipeline.domain.event import NewEvent
+from marketing_pipeline.event_log import queries
+
+_SQL = queries.load("intake.sql")
+
+
+class Verdict(StrEnum):
+    """What the log said to an event; spelled the same in X-Event-Status."""
+
+    ACCEPTED = "ACCEPTED"  # it is new
+    DUPLICATE = "DUPLICATE"  # it had been recorded before, just so
+    CONFLICT = "CONFLICT"  # its key stands for something else
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The verdict on one event, and the id of the event that stands under its key."""
+
+    event_id: UUID
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestKey:
+    """A sender's key without its secret."""
+
+    id: str
+    source: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """What the log holds under a key."""
+
+    idempotency_key: str
+    id: UUID
+    fingerprint: str
+    type: str
+    source: str
+    scheduled_at: datetime
+
+
+async def guard(conn: AsyncConnection[Any], patience: timedelta) -> None:
+    """Bound the rest of this transaction: each statement ends within `patience`, and its commit
+    is on disk before it is reported."""
+    milliseconds = str(round(patience.total_seconds() * 1000))
+    await conn.execute(_SQL["guard"], {"patience": milliseconds})
+
+
+async def record(
+    conn: AsyncConnection[Any], events: Sequence[NewEvent], now: datetime
+) -> list[Recorded]:
+    """Record what is new; verdicts in the order of the events.
+
+    Once in a transaction, under READ COMMITTED: rows are locked in one order for all writers, so
+    that any number of them may bring the same keys without a deadlock, and a second call would
+    start that order again. Inside `conn.pipeline()` a batch of new events takes two round trips,
+    the commit included. A repeat is the same payload, type and source, and the same time where
+    it names one: a sender who repeats an event without a time still gets DUPLICATE.
+    """
+    if not events:
+        return []
+    addresses = sorted({e.address for e in events if e.address is not None})
+    if addresses:
+        await conn.execute(_SQL["recipients"], {"addresses": addresses, "now": now})
+    cursor = conn.cursor(row_factory=tuple_row)
+    await cursor.execute(_SQL["events"], _columns(events, now))
+    new = {key for (key,) in await cursor.fetchall()}
+    if new:
+        await conn.execute(_SQL["notify"])
+    taken = await _taken(conn, events, new) if len(new) < len(events) else {}
+    return [_verdict(e, new, taken) for e in events]
+
+
+async def revision(conn: AsyncConnection[Any]) -> str | None:
+    """The schema's revision, to be compared with `schema.newest()`; None: never migrated."""
+    cursor = conn.cursor(row_factory=tuple_row)
+    try:
+        row = await (await cursor.execute(_SQL["revision"])).fetchone()
+    except errors.UndefinedTable:
+        return None
+    return str(row[0]) if row else None
+
+
+async def create_key(conn: AsyncConnection[Any], source: str, now: datetime) -> str:
+    """Make a key for a sender: `mk_<id>_<secret>`, told this once.
+
+    Raises:
+        InvalidEvent: the source is no name of a sender.
+    """
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    values = {
+        "id": key_id,
+        "source": event.checked_source(source),
+        "secret_sha256": digest.sha256(secret.encode()),
+        "now": now,
+    }
+    await conn.execute(_SQL["create key"], values)
+    return f"mk_{key_id}_{secret}"
+
+
+async def revoke_key(conn: AsyncConnection[Any], key_id: str, now: datetime) -> bool:
+    """Was there such a key, still active?"""
+    cursor = await conn.execute(_SQL["revoke key"], {"id": key_id, "now": now})
+    return cursor.rowcount == 1
+
+
+async def list_keys(conn: AsyncConnection[Any]) -> list[IngestKey]:
+    cursor = conn.cursor(row_factory=class_row(IngestKey))
+    return await (await cursor.execute(_SQL["list keys"])).fetchall()
+
+
+async def active_keys(conn: AsyncConnection[Any]) -> Mapping[str, tuple[str, str]]:
+    """Source and SHA-256 of the secret, by id."""
+    cursor = conn.cursor(row_factory=tuple_row)
+    rows = await (await cursor.execute(_SQL["active keys"])).fetchall()
+    return {key_id: (source, secret_sha256) for key_id, source, secret_sha256 in rows}
+
+
+def _columns(events: Sequence[NewEvent], now: datetime) -> dict[str, object]:
+    return {
+        "id": [e.id for e in events],
+        "key": [e.idempotency_key for e in events],
+        "type": [str(e.type) for e in events],
+        "payload": [json.dumps(e.payload) for e in events],
+        "source": [e.source for e in events],
+        "origin": [str(e.origin) for e in events],
+        "fingerprint": [e.fingerprint for e in events],
+        "address": [e.address for e in events],
+        "scheduled_at": [e.scheduled_at for e in events],
+        "traceparent": [e.traceparent for e in events],
+        "caused_by": [e.caused_by for e in events],
+        "now": now,
+    }
+
+
+async def _taken(
+    conn: AsyncConnection[Any], events: Sequence[NewEvent], new: set[str]
+) -> dict[str, _Standing]:
+    """The rows under the keys that were there before, or that came more than once."""
+    counts = Counter(e.idempotency_key for e in events)
+    asked = [key for key, count in counts.items() if key not in new or count > 1]
+    cursor = conn.cursor(row_factory=class_row(_Standing))
+    rows = await (await cursor.execute(_SQL["taken"], {"keys": asked})).fetchall()
+    return {row.idempotency_key: row for row in rows}
+
+
+def _verdict(e: NewEvent, new: set[str], taken: Mapping[str, _Standing]) -> Recorded:
+    """Takes the key out of `new`: of two events with one key in a call the first is the new one."""
+    if e.idempotency_key in new:
+        new.remove(e.idempotency_key)
+        return Recorded(event_id=e.id, verdict=Verdict.ACCEPTED)
+    row = taken[e.idempotency_key]
+    same = (row.fingerprint, row.type, row.source) == (e.fingerprint, e.type, e.source)
+    on_time = not e.time_given or row.scheduled_at == e.scheduled_at
+    verdict = Verdict.DUPLICATE if same and on_time else Verdict.CONFLICT
+    return Recorded(event_id=row.id, verdict=verdict)

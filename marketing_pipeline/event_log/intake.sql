@@ -1,0 +1,68 @@
+-- guard --
+-- Durable before it is answered, never stuck behind a lock, and by index also where a plan was cached while the tables were still empty; all for this transaction only, so that a pooler may hand the connection on.
+select set_config('synchronous_commit', 'on', true),
+       set_config('enable_seqscan', 'off', true),
+       set_config('statement_timeout', %(patience)s, true)
+
+-- recipients --
+-- A random id for each address that has none yet, in the order of addresses: writers that lock in one order never wait for each other in a circle.
+insert into recipients (id, address, created_at)
+select gen_random_uuid(), address, %(now)s
+from unnest(%(addresses)b::text[]) as a (address)
+order by address collate "C"
+on conflict do nothing
+
+-- events --
+-- Numbers the events as they came and inserts them in the order of their keys; a key that is taken is left alone. No conflict target: with one, a racing insert of the same event can still fail on the primary key. Texts go in binary, for in text form Python escapes each quote of a payload.
+with arriving as materialized (
+    select nextval('fact_seq') as seq, e.*
+    from unnest(%(id)s::uuid[], %(key)b::text[], %(type)b::text[], %(payload)b::text[],
+                %(source)b::text[], %(origin)b::text[], %(fingerprint)b::text[],
+                %(address)b::text[], %(scheduled_at)s::timestamptz[], %(traceparent)b::text[],
+                %(caused_by)s::uuid[])
+         with ordinality as e (id, key, type, payload, source, origin, fingerprint, address,
+                               scheduled_at, traceparent, caused_by, place)
+    order by place
+)
+insert into marketing_events (id, seq, idempotency_key, type, payload, source, origin, fingerprint,
+                              recipient_id, scheduled_at, created_at, traceparent, caused_by, updated_at)
+select a.id, a.seq, a.key, a.type, a.payload::jsonb, a.source, a.origin, a.fingerprint,
+       (select r.id from recipients r where r.address = a.address),
+       a.scheduled_at, %(now)s, a.traceparent, a.caused_by, %(now)s
+from arriving a
+order by a.key collate "C", a.seq
+on conflict do nothing
+returning idempotency_key
+
+-- taken --
+-- What stands in the log under these keys.
+select idempotency_key, id, fingerprint, type, source, scheduled_at
+from marketing_events
+where idempotency_key = any(%(keys)b)
+
+-- notify --
+-- Wakes whoever waits for events, when this transaction commits.
+select pg_notify('marketing_events', '')
+
+-- revision --
+-- What the migrations left; the table is missing where there were none.
+select version_num from alembic_version
+
+-- create key --
+-- A sender's key, of which only the hash of the secret half is kept.
+insert into ingest_keys (id, source, secret_sha256, created_at)
+values (%(id)s, %(source)s, %(secret_sha256)s, %(now)s)
+
+-- revoke key --
+-- Ends a key; one that was revoked before keeps its first end.
+update ingest_keys set revoked_at = %(now)s
+where id = %(id)s and revoked_at is null
+returning id
+
+-- list keys --
+-- Every key there ever was, the oldest first.
+select id, source, created_at, revoked_at from ingest_keys order by created_at, id
+
+-- active keys --
+-- The keys that may be used.
+select id, source, secret_sha256 from ingest_keys where revoked_at is null

@@ -1,0 +1,272 @@
+"""The ledger of effects: claimed under a lease, attempted on record, settled by claim."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from marketing_pipeline.domain.effect import EffectState
+from marketing_pipeline.event_log import queries
+
+_SQL = queries.load("ledger.sql")
+
+
+class Purpose(StrEnum):
+    """What an attempt is for."""
+
+    SEND = "send"
+    LOOK_UP = "look_up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A locked effect that may be claimed, with what its rendering takes."""
+
+    id: UUID
+    event_id: UUID
+    kind: str
+    recipient_id: UUID | None
+    template: str | None
+    variables: Mapping[str, Any]
+    state: str
+    attempts: int
+    calls: int
+    first_attempt_at: datetime | None
+    last_attempt_at: datetime | None
+    doubt_since: datetime | None
+    config_digest: str
+    address: str | None
+    erased_at: datetime | None
+    now: datetime  # the database's clock at the lock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAttempt:
+    """What is written of an attempt before its call."""
+
+    effect_id: UUID
+    purpose: Purpose
+    request_sha256: str | None
+    request_body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """An effect that ends without a call."""
+
+    effect_id: UUID
+    event_id: UUID
+    state: EffectState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What one attempt came to and what its effect becomes."""
+
+    effect_id: UUID
+    claim_id: UUID
+    number: int
+    outcome: str
+    status_code: int | None
+    latency: timedelta
+    reason: str | None
+    state: EffectState
+    due_at: datetime | None
+    given_back: bool
+    in_doubt: bool
+    reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A row that a settlement changed."""
+
+    id: UUID
+    event_id: UUID
+    day: date
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A provider that is held back, and why."""
+
+    provider: str
+    until: datetime
+    reason: str
+
+
+async def due(conn: AsyncConnection, provider: str, limit: int) -> int:
+    """How many effects could be claimed now, up to `limit`."""
+    values = {"provider": provider, "limit": limit}
+    row = await (await conn.execute(_SQL["due"], values)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def next_due(conn: AsyncConnection, provider: str) -> datetime | None:
+    """When to look again; None where nothing is open."""
+    row = await (await conn.execute(_SQL["next due"], {"provider": provider})).fetchone()
+    assert row is not None
+    at: datetime | None = row[0]
+    return at
+
+
+async def sweep(conn: AsyncConnection, provider: str, settle_delay: timedelta) -> int:
+    """Move effects whose lease ran out to DOUBT, at most 100; how many there were."""
+    values = {"provider": provider, "settle_delay": settle_delay}
+    return (await conn.execute(_SQL["sweep"], values)).rowcount
+
+
+async def lock_due(conn: AsyncConnection, provider: str, limit: int) -> list[Candidate]:
+    """Lock what may be claimed until the caller's transaction ends."""
+    async with conn.cursor(row_factory=class_row(Candidate)) as cursor:
+        await cursor.execute(_SQL["lock due"], {"provider": provider, "limit": limit})
+        return await cursor.fetchall()
+
+
+async def suppressed(
+    conn: AsyncConnection, recipients: Sequence[UUID]
+) -> dict[tuple[UUID, str], str]:
+    """Why these people must not be reached, by person and scope (a kind of effect, or "all").
+
+    Takes the same lock as `suppress`: a suppression that has committed is seen, and one that has
+    not waits until the caller's claim has.
+    """
+    await conn.execute(_SQL["lock recipients"], {"ids": list(recipients)})
+    rows = await (await conn.execute(_SQL["suppressed"], {"ids": list(recipients)})).fetchall()
+    return {(recipient, scope): reason for recipient, scope, reason in rows}
+
+
+async def bodies(conn: AsyncConnection, effects: Sequence[UUID]) -> dict[UUID, bytes]:
+    """The stored bytes of earlier attempts."""
+    rows = await (await conn.execute(_SQL["bodies"], {"ids": list(effects)})).fetchall()
+    return dict(rows)
+
+
+async def claim(
+    conn: AsyncConnection,
+    provider: str,
+    claim_id: UUID,
+    attempts: Sequence[NewAttempt],
+    *,
+    lease: timedelta,
+    now: datetime,
+) -> None:
+    """Lease the effects and put their attempts on record."""
+    await conn.execute(
+        _SQL["claim"],
+        {
+            "provider": provider,
+            "claim_id": claim_id,
+            "id": [attempt.effect_id for attempt in attempts],
+            "purpose": [str(attempt.purpose) for attempt in attempts],
+            "sha256": [attempt.request_sha256 for attempt in attempts],
+            "body": [attempt.request_body for attempt in attempts],
+            "lease": lease,
+            "now": now,
+        },
+    )
+
+
+async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: datetime) -> None:
+    await conn.execute(
+        _SQL["close unsent"],
+        {
+            "id": [one.effect_id for one in closed],
+            "state": [str(one.state) for one in closed],
+            "reason": [one.reason for one in closed],
+            "now": now,
+        },
+    )
+
+
+async def settle(
+    conn: AsyncConnection, settlements: Sequence[Settlement], now: datetime
+) -> list[Settled]:
+    """Write outcomes and new states; returns the effects whose claim still held."""
+    async with conn.cursor(row_factory=class_row(Settled)) as cursor:
+        await cursor.execute(
+            _SQL["settle"],
+            {
+                "id": [one.effect_id for one in settlements],
+                "claim_id": [one.claim_id for one in settlements],
+                "number": [one.number for one in settlements],
+                "outcome": [one.outcome for one in settlements],
+                "status_code": [one.status_code for one in settlements],
+                "latency": [one.latency for one in settlements],
+                "reason": [one.reason for one in settlements],
+                "state": [str(one.state) for one in settlements],
+                "due_at": [one.due_at for one in settlements],
+                "given_back": [one.given_back for one in settlements],
+                "in_doubt": [one.in_doubt for one in settlements],
+                "reference": [one.reference for one in settlements],
+                "now": now,
+            },
+        )
+        return await cursor.fetchall()
+
+
+async def forget_bodies(conn: AsyncConnection, effects: Sequence[UUID]) -> None:
+    await conn.execute(_SQL["forget bodies"], {"ids": list(effects)})
+
+
+async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -> int:
+    """Derive the status of events of which nothing is open; how many it was written for.
+
+    Call it in a transaction of its own after the settling commit: two workers that settle an
+    event's last two effects each see the other's still open until both have committed.
+    """
+    await conn.execute(_SQL["lock events"], {"ids": list(events)})
+    return (await conn.execute(_SQL["complete"], {"ids": list(events), "now": now})).rowcount
+
+
+async def stranded(conn: AsyncConnection, now: datetime) -> list[UUID]:
+    """Events that `complete` was never called for."""
+    rows = await (await conn.execute(_SQL["stranded"], {"now": now})).fetchall()
+    return [row[0] for row in rows]
+
+
+async def suppress(
+    conn: AsyncConnection, recipient_id: UUID, scope: str, reason: str, now: datetime
+) -> None:
+    """Record that a person must not be reached: once committed, no attempt starts."""
+    values = {"recipient_id": recipient_id, "scope": scope, "reason": reason, "now": now}
+    await conn.execute(_SQL["lock one recipient"], {"id": recipient_id})
+    await conn.execute(_SQL["suppress"], values)
+
+
+async def pause(conn: AsyncConnection, pause: Pause, now: datetime) -> None:
+    values = {
+        "provider": pause.provider,
+        "until": pause.until,
+        "reason": pause.reason,
+        "now": now,
+    }
+    await conn.execute(_SQL["pause"], values)
+
+
+async def pauses(conn: AsyncConnection) -> list[Pause]:
+    async with conn.cursor(row_factory=class_row(Pause)) as cursor:
+        await cursor.execute(_SQL["pauses"])
+        return await cursor.fetchall()
+
+
+async def resume(conn: AsyncConnection, provider: str) -> bool:
+    """Lift a pause; False where there was none."""
+    return (await conn.execute(_SQL["resume"], {"provider": provider})).rowcount > 0
+
+
+async def recent_calls(
+    conn: AsyncConnection, provider: str, span: timedelta, slot: timedelta
+) -> dict[int, int]:
+    """Calls of the last `span`, by slot number since the epoch."""
+    values = {"provider": provider, "span": span, "slot": slot / timedelta(milliseconds=1)}
+    rows = await (await conn.execute(_SQL["recent calls"], values)).fetchall()
+    return dict(rows)

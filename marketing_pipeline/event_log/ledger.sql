@@ -1,0 +1,211 @@
+-- due --
+-- How many effects of a provider could be claimed now, counted no further than is asked for.
+select count(*) from (
+    select from effects e
+    where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
+      and (e.ordering_key is null or not exists (
+          select from effects o
+          where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
+            and (o.event_seq, o.id) < (e.event_seq, e.id)))
+    limit %(limit)s) as found
+
+-- next due --
+-- When the next effect of a provider comes due, or its next lease runs out.
+select min(at) from (
+    select min(due_at) as at from effects where provider = %(provider)s and state in ('PLANNED', 'DOUBT')
+    union all
+    select min(lease_until) from effects where provider = %(provider)s and state = 'SENDING') as times
+
+-- sweep --
+-- Leases that ran out while SENDING: the call may have been made, so the effect is in doubt.
+with expired as (
+    select id, calls, lease_until from effects
+    where state = 'SENDING' and lease_until < clock_timestamp() and provider = %(provider)s
+    order by lease_until limit 100
+    for update skip locked
+), ended as (
+    update attempts a set finished_at = clock_timestamp(), outcome = 'AMBIGUOUS',
+           reason = 'the lease ran out: whoever called is gone'
+    from expired x where a.effect_id = x.id and a.number = x.calls and a.finished_at is null
+)
+update effects e set state = 'DOUBT', due_at = x.lease_until + %(settle_delay)s, lease_until = null,
+       doubt_since = coalesce(e.doubt_since, e.last_attempt_at), updated_at = clock_timestamp(),
+       last_error = 'the lease ran out: whoever called is gone'
+from expired x where e.id = x.id
+returning e.id
+
+-- lock due --
+-- Locks what may be claimed, most urgent first; what another process holds is passed over.
+select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
+       e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.config_digest, e.address, e.erased_at,
+       clock_timestamp() as now
+from (values (0), (1), (2)) as p (priority)
+cross join lateral (
+    select x.id, x.event_id, x.kind, x.recipient_id, x.template, x.variables, x.state, x.attempts,
+           x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, plans.config_digest,
+           recipients.address, recipients.erased_at
+    from effects x
+    join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
+    left join recipients on recipients.id = x.recipient_id
+    where x.provider = %(provider)s and x.priority = p.priority
+      and x.state in ('PLANNED', 'DOUBT') and x.due_at <= clock_timestamp()
+      and (x.ordering_key is null or not exists (
+          select from effects o
+          where o.ordering_key = x.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
+            and (o.event_seq, o.id) < (x.event_seq, x.id)))
+    order by x.due_at
+    limit %(limit)s
+    for update of x skip locked) as e
+limit %(limit)s
+
+-- lock recipients --
+-- Whoever writes a suppression waits for this claim, or this claim sees it.
+select pg_advisory_xact_lock_shared(hashtextextended(id::text, 0))
+from unnest(%(ids)s::uuid[]) as id order by id
+
+-- suppressed --
+-- Which of these people must not be reached, read after their lock is held.
+select recipient_id, scope, reason from suppressions where recipient_id = any(%(ids)s)
+
+-- bodies --
+-- The bytes of earlier attempts, where a repeat must send the same.
+select distinct on (effect_id) effect_id, request_body from attempts
+where effect_id = any(%(ids)s) and request_body is not null order by effect_id, number
+
+-- claim --
+-- Leases effects and writes their attempts, before any call is made.
+with c as (
+    select * from unnest(%(id)s::uuid[], %(purpose)s::text[], %(sha256)s::text[], %(body)s::bytea[])
+        as c (id, purpose, sha256, body)
+), claimed as (
+    update effects e set
+        state = case c.purpose when 'send' then 'SENDING' else 'DOUBT' end,
+        claim_id = %(claim_id)s,
+        lease_until = case c.purpose when 'send' then %(now)s + %(lease)s end,
+        due_at = case c.purpose when 'send' then e.due_at else %(now)s + %(lease)s end,
+        attempts = e.attempts + (c.purpose = 'send')::int,
+        calls = e.calls + 1,
+        first_attempt_at = case c.purpose when 'send' then coalesce(e.first_attempt_at, %(now)s)
+                                          else e.first_attempt_at end,
+        last_attempt_at = case c.purpose when 'send' then %(now)s else e.last_attempt_at end,
+        updated_at = %(now)s
+    from c where e.id = c.id
+    returning e.id, e.calls
+)
+insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body)
+select c.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.sha256, c.body
+from c join claimed using (id)
+
+-- close unsent --
+-- Ends effects without a call: suppressed, past knowing, or impossible to render.
+update effects e set state = c.state, last_error = c.reason, settled_at = %(now)s, updated_at = %(now)s
+from unnest(%(id)s::uuid[], %(state)s::text[], %(reason)s::text[]) as c (id, state, reason)
+where e.id = c.id
+
+-- settle --
+-- Writes what calls came to. A claim that is no longer held settles nothing, except that a late
+-- Accepted always does: the provider has it, whatever was thought meanwhile.
+with s as (
+    select * from unnest(%(id)s::uuid[], %(claim_id)s::uuid[], %(number)s::int[], %(outcome)s::text[],
+                         %(status_code)s::smallint[], %(latency)s::interval[], %(reason)s::text[],
+                         %(state)s::text[], %(due_at)s::timestamptz[], %(given_back)s::bool[],
+                         %(in_doubt)s::bool[], %(reference)s::text[])
+        as s (id, claim_id, number, outcome, status_code, latency, reason, state, due_at, given_back,
+              in_doubt, reference)
+), held as (
+    select e.id from effects e join s on s.id = e.id
+    where (e.claim_id = s.claim_id and e.calls = s.number and e.state in ('SENDING', 'DOUBT'))
+       or (s.state = 'SENT' and e.state <> 'SENT')
+    order by e.id for update of e
+), ended as (
+    update attempts a set finished_at = %(now)s, outcome = s.outcome, status_code = s.status_code,
+           latency = s.latency, reason = s.reason,
+           request_body = case when s.state = 'DOUBT' then a.request_body end
+    from s where a.effect_id = s.id and a.number = s.number
+      and (a.finished_at is null or s.outcome in ('ACCEPTED', 'FOUND'))
+)
+update effects e set
+    state = s.state,
+    lease_until = null,
+    claim_id = case when s.state in ('PLANNED', 'DOUBT') then null else e.claim_id end,
+    due_at = coalesce(s.due_at, e.due_at),
+    attempts = e.attempts - s.given_back::int,
+    doubt_since = case when s.in_doubt then coalesce(e.doubt_since, e.last_attempt_at) end,
+    provider_ref = coalesce(s.reference, e.provider_ref),
+    last_error = case when s.state = 'SENT' then null else s.reason end,
+    settled_at = case when s.state in ('SENT', 'FAILED', 'UNKNOWN') then %(now)s end,
+    updated_at = %(now)s
+from s join held using (id) where e.id = s.id
+returning e.id, e.event_id, e.day, e.state
+
+-- forget bodies --
+-- Bytes are kept only while a repeat might need them.
+update attempts set request_body = null where effect_id = any(%(ids)s) and request_body is not null
+
+-- lock events --
+-- Locks events in one order, so that two who settle an event's last effects decide one after the other.
+select id from marketing_events where id = any(%(ids)s) order by id for update
+
+-- complete --
+-- Derives the status of events whose every planned effect is in the ledger and closed.
+with ready as (
+    select m.id from marketing_events m
+    where m.id = any(%(ids)s) and m.status in ('PROCESSING', 'FAILED')
+      and exists (select from plans p where p.event_id = m.id)
+      and not exists (select from plans p where p.event_id = m.id and p.inserted < p.count)
+      and not exists (select from effects o where o.event_id = m.id
+                      and o.state in ('PLANNED', 'SENDING', 'DOUBT'))
+), ended as (
+    select r.id,
+           count(e.id) filter (where e.state = 'FAILED') as failed,
+           coalesce(sum(greatest(e.attempts - 1, 0)), 0) as retries,
+           min(e.last_error) filter (where e.state = 'FAILED') as reason
+    from ready r left join effects e on e.event_id = r.id
+    group by r.id
+    having count(e.id) filter (where e.state = 'UNKNOWN') = 0
+       and count(e.id) = (select sum(p.count) from plans p where p.event_id = r.id)
+)
+update marketing_events m set
+    status = case when ended.failed > 0 then 'FAILED' else 'COMPLETED' end,
+    retry_count = ended.retries, last_error = ended.reason, updated_at = %(now)s
+from ended where m.id = ended.id
+returning m.id
+
+-- stranded --
+-- Events under way that nothing is open for: their settler died before it could tell.
+select id from marketing_events m
+where status = 'PROCESSING' and updated_at < %(now)s - interval '5 seconds'
+  and not exists (select from effects o where o.event_id = m.id
+                  and o.state in ('PLANNED', 'SENDING', 'DOUBT', 'UNKNOWN'))
+order by updated_at limit 500
+
+-- suppress --
+-- Records that a person must not be reached; what has a claim may still go, nothing starts after.
+insert into suppressions (recipient_id, scope, reason, created_at)
+values (%(recipient_id)s, %(scope)s, %(reason)s, %(now)s)
+on conflict (recipient_id, scope) do nothing
+
+-- lock one recipient --
+-- The writer's side of `lock recipients`.
+select pg_advisory_xact_lock(hashtextextended(%(id)s::uuid::text, 0))
+
+-- pause --
+-- Holds a provider back; the later end of two pauses wins.
+insert into pauses (provider, until, reason, created_at)
+values (%(provider)s, %(until)s, %(reason)s, %(now)s)
+on conflict (provider) do update
+set until = greatest(pauses.until, excluded.until), reason = excluded.reason, created_at = excluded.created_at
+
+-- pauses --
+-- Providers that are held back now.
+select provider, until, reason from pauses where until > clock_timestamp()
+
+-- resume --
+-- Lifts a pause.
+delete from pauses where provider = %(provider)s
+
+-- recent calls --
+-- Calls of the last span by slot of the gate's clock, to rebuild a limit whose state was lost.
+select floor(extract(epoch from started_at) * 1000 / %(slot)s)::bigint as slot, count(*)::int
+from attempts where provider = %(provider)s and started_at > clock_timestamp() - %(span)s
+group by 1

@@ -1,0 +1,251 @@
+"""Due events, cuts and plans."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+from marketing_pipeline.domain.audience import LeadFact
+from marketing_pipeline.domain.event import Event, EventType, Origin
+from marketing_pipeline.domain.plan import PlannedEffect
+from marketing_pipeline.event_log import queries
+
+_SQL = queries.load("planning.sql")
+_POLL = 0.005  # seconds between looks at the transactions that a cut waits for
+
+
+class CutTimeout(TimeoutError):
+    """A transaction that writes facts has been open for too long to take a cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The facts a plan may read: every seq up to this one, and none that commits later."""
+
+    seq: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was promised for one event in one epoch."""
+
+    event: Event
+    epoch: int
+    cut: Cut
+    config_digest: str
+    plan_version: int
+    count: int
+    digest: str
+    inserted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueEvent:
+    """An event that waits for its plan, or has one and was set PENDING by hand."""
+
+    event: Event
+    planned: bool
+
+
+async def campaign_due(conn: AsyncConnection, now: datetime) -> bool:
+    row = await (await conn.execute(_SQL["campaign due"], {"now": now})).fetchone()
+    return bool(row and row[0])
+
+
+async def take_cut(conn: AsyncConnection, now: datetime, patience: timedelta) -> Cut:
+    """Fix the facts that plans made now may read; `conn` must be in autocommit mode.
+
+    A number is drawn before its transaction commits, so the highest number alone is no cut: we
+    read it and then wait for the transactions that hold the log for writing at that moment, as
+    CREATE INDEX CONCURRENTLY does. New writers are not blocked; their numbers are higher.
+
+    Raises:
+        CutTimeout: one of them stays open longer than `patience`.
+    """
+    row = await (await conn.execute(_SQL["highest seq"])).fetchone()
+    assert row is not None
+    left = [r[0] for r in await (await conn.execute(_SQL["writers"])).fetchall()]
+    try:
+        async with asyncio.timeout(patience.total_seconds()):
+            while left:
+                await asyncio.sleep(_POLL)
+                found = await conn.execute(_SQL["writers left"], {"writers": left})
+                left = [r[0] for r in await found.fetchall()]
+    except TimeoutError as error:
+        raise CutTimeout(
+            f"a transaction that writes to the log has been open for over {patience}; end it"
+        ) from error
+    return Cut(seq=row[0], at=now)
+
+
+async def due_events(
+    conn: AsyncConnection, now: datetime, cut: Cut | None, limit: int
+) -> list[DueEvent]:
+    """Lock due events until the caller's transaction ends; campaigns only up to the cut."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
+        await cursor.execute(_SQL["due events"], values)
+        return [
+            DueEvent(event=_event(row), planned=row["planned"]) for row in await cursor.fetchall()
+        ]
+
+
+async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: datetime) -> None:
+    await conn.execute(
+        _SQL["insert plans"],
+        {
+            "event_id": [plan.event.id for plan in plans],
+            "epoch": [plan.epoch for plan in plans],
+            "day": [plan.event.day for plan in plans],
+            "cut_seq": [plan.cut.seq for plan in plans],
+            "cut_at": [plan.cut.at for plan in plans],
+            "config_digest": [plan.config_digest for plan in plans],
+            "plan_version": [plan.plan_version for plan in plans],
+            "count": [plan.count for plan in plans],
+            "digest": [plan.digest for plan in plans],
+            "inserted": [plan.inserted for plan in plans],
+            "created_at": [now] * len(plans),
+        },
+    )
+
+
+async def insert_effects(
+    conn: AsyncConnection, rows: Sequence[tuple[Event, int, PlannedEffect]], now: datetime
+) -> None:
+    """Write effects, each with its event and epoch; one that is there already stays as it is."""
+    await conn.execute(
+        _SQL["insert effects"],
+        {
+            "id": [effect.id for _, _, effect in rows],
+            "event_id": [event.id for event, _, _ in rows],
+            "epoch": [epoch for _, epoch, _ in rows],
+            "day": [event.day for event, _, _ in rows],
+            "event_seq": [event.seq for event, _, _ in rows],
+            "route": [str(event.type) for event, _, _ in rows],
+            "step": [effect.step for _, _, effect in rows],
+            "provider": [effect.provider for _, _, effect in rows],
+            "kind": [str(effect.kind) for _, _, effect in rows],
+            "recipient_id": [effect.recipient_id for _, _, effect in rows],
+            "ordering_key": [effect.ordering_key for _, _, effect in rows],
+            "template": [effect.template for _, _, effect in rows],
+            "variables": [Jsonb(effect.variables) for _, _, effect in rows],
+            "priority": [int(effect.priority) for _, _, effect in rows],
+            "due_at": [effect.due_at for _, _, effect in rows],
+            "now": now,
+        },
+    )
+
+
+async def mark_planned(conn: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
+    await conn.execute(_SQL["mark planned"], {"ids": list(ids), "now": now})
+
+
+async def mark_unplannable(
+    conn: AsyncConnection, reasons: Mapping[UUID, str], now: datetime
+) -> None:
+    values = {"ids": list(reasons), "reasons": list(reasons.values()), "now": now}
+    await conn.execute(_SQL["mark unplannable"], values)
+
+
+async def unfinished_plans(conn: AsyncConnection) -> list[Plan]:
+    """Plans that somebody began to write out and did not finish."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_SQL["unfinished plans"])
+        return [_plan(row) for row in await cursor.fetchall()]
+
+
+async def advance(conn: AsyncConnection, plan: Plan, before: int, upto: int) -> bool:
+    """Count a chunk as written; False where another process is writing this plan."""
+    values = {"event_id": plan.event.id, "epoch": plan.epoch, "before": before, "upto": upto}
+    return await (await conn.execute(_SQL["advance"], values)).fetchone() is not None
+
+
+async def leads_up_to(conn: AsyncConnection, cut: int) -> AsyncIterator[LeadFact]:
+    """What the log says of people, in order of seq; streamed, inside a transaction."""
+    async with conn.cursor(name="leads", row_factory=dict_row) as cursor:
+        cursor.itersize = 5000
+        await cursor.execute(_SQL["leads up to"], {"cut": cut})
+        async for row in cursor:
+            yield LeadFact(
+                seq=row["seq"],
+                recipient_id=row["recipient_id"],
+                source=row["source"],
+                attributes=row["payload"],
+            )
+
+
+async def keep_config(
+    conn: AsyncConnection, digest: str, body: Mapping[str, Any], now: datetime
+) -> None:
+    values = {"digest": digest, "body": Jsonb(body), "now": now}
+    await conn.execute(_SQL["keep config"], values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTemplate:
+    """A template as it was used."""
+
+    hash: str
+    name: str
+    subject: str
+    html: str
+
+
+async def keep_template(conn: AsyncConnection, template: StoredTemplate, now: datetime) -> None:
+    await conn.execute(
+        _SQL["keep template"],
+        {
+            "hash": template.hash,
+            "name": template.name,
+            "subject": template.subject,
+            "html": template.html,
+            "now": now,
+        },
+    )
+
+
+async def config(conn: AsyncConnection, digest: str) -> Mapping[str, Any]:
+    """A version of the operator's file; every plan's is kept."""
+    row = await (await conn.execute(_SQL["config"], {"digest": digest})).fetchone()
+    assert row is not None, "plans reference their configuration"
+    body: Mapping[str, Any] = row[0]
+    return body
+
+
+async def templates(conn: AsyncConnection, hashes: Sequence[str]) -> list[StoredTemplate]:
+    async with conn.cursor(row_factory=class_row(StoredTemplate)) as cursor:
+        await cursor.execute(_SQL["templates"], {"hashes": list(hashes)})
+        return await cursor.fetchall()
+
+
+def _event(row: Mapping[str, Any]) -> Event:
+    return Event(
+        id=row["id"],
+        seq=row["seq"],
+        type=EventType(row["type"]),
+        payload=row["payload"],
+        source=row["source"],
+        origin=Origin(row["origin"]),
+        scheduled_at=row["scheduled_at"],
+        recipient_id=row["recipient_id"],
+    )
+
+
+def _plan(row: Mapping[str, Any]) -> Plan:
+    return Plan(
+        event=_event(row),
+        epoch=row["epoch"],
+        cut=Cut(seq=row["cut_seq"], at=row["cut_at"]),
+        config_digest=row["config_digest"],
+        plan_version=row["plan_version"],
+        count=row["count"],
+        digest=row["digest"],
+        inserted=row["inserted"],
+    )

@@ -1,0 +1,108 @@
+-- due events --
+-- Locks due events that wait for their plan; those another planner holds are passed over.
+select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
+       exists (select from plans p where p.event_id = m.id) as planned
+from marketing_events m
+where m.status = 'PENDING' and m.scheduled_at <= %(now)s
+  and (m.type <> 'CAMPAIGN_TRIGGER' or m.seq <= %(cut)s)
+order by m.scheduled_at, m.seq
+limit %(limit)s
+for update of m skip locked
+
+-- campaign due --
+-- Is some campaign due? Only then a cut has to be waited for.
+select exists (
+    select from marketing_events
+    where status = 'PENDING' and type = 'CAMPAIGN_TRIGGER' and scheduled_at <= %(now)s)
+
+-- highest seq --
+-- The highest number given out so far, whether or not its transaction has committed.
+select case when is_called then last_value else 0 end from fact_seq
+
+-- writers --
+-- Transactions that hold a table of numbered facts for writing at this moment.
+select distinct virtualtransaction from pg_locks
+where locktype = 'relation' and database = (select oid from pg_database where datname = current_database())
+  and relation in ('marketing_events'::regclass, 'suppressions'::regclass)
+  and mode = 'RowExclusiveLock' and granted and pid <> pg_backend_pid()
+
+-- writers left --
+-- Which of those transactions are still under way.
+select distinct virtualtransaction from pg_locks
+where virtualtransaction = any(%(writers)s) and locktype = 'relation'
+  and relation in ('marketing_events'::regclass, 'suppressions'::regclass)
+  and mode = 'RowExclusiveLock'
+
+-- insert plans --
+-- Writes plans once; a plan that is there stays as it is.
+insert into plans (event_id, epoch, day, cut_seq, cut_at, config_digest, plan_version, count,
+                   digest, inserted, created_at)
+select * from unnest(%(event_id)s::uuid[], %(epoch)s::int[], %(day)s::date[], %(cut_seq)s::bigint[],
+                     %(cut_at)s::timestamptz[], %(config_digest)s::text[], %(plan_version)s::int[],
+                     %(count)s::int[], %(digest)s::text[], %(inserted)s::int[],
+                     %(created_at)s::timestamptz[])
+on conflict do nothing
+
+-- insert effects --
+-- Writes planned effects; the primary key is the last word on "once".
+insert into effects (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
+                     ordering_key, template, variables, state, priority, due_at, created_at, updated_at)
+select i.id, i.event_id, i.epoch, i.day, i.event_seq, i.route, i.step, i.provider, i.kind,
+       i.recipient_id, i.ordering_key, i.template, i.variables, 'PLANNED', i.priority, i.due_at,
+       %(now)s, %(now)s
+from unnest(%(id)s::uuid[], %(event_id)s::uuid[], %(epoch)s::int[], %(day)s::date[],
+            %(event_seq)s::bigint[], %(route)s::text[], %(step)s::text[], %(provider)s::text[],
+            %(kind)s::text[], %(recipient_id)s::uuid[], %(ordering_key)s::text[], %(template)s::text[],
+            %(variables)s::jsonb[], %(priority)s::smallint[], %(due_at)s::timestamptz[])
+     as i (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
+           ordering_key, template, variables, priority, due_at)
+order by i.id
+on conflict (id) do nothing
+
+-- mark planned --
+-- The plan is on record: the event is under way, whatever a pasted UPDATE made of it.
+update marketing_events set status = 'PROCESSING', updated_at = %(now)s
+where id = any(%(ids)s)
+
+-- mark unplannable --
+-- An event that cannot be planned fails alone, with its reason.
+update marketing_events m set status = 'FAILED', last_error = f.reason, updated_at = %(now)s
+from unnest(%(ids)s::uuid[], %(reasons)s::text[]) as f (id, reason) where m.id = f.id
+
+-- unfinished plans --
+-- Plans whose effects are not all written: somebody died between two chunks.
+select p.event_id, p.epoch, p.cut_seq, p.cut_at, p.config_digest, p.plan_version, p.count, p.digest,
+       p.inserted, m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id
+from plans p join marketing_events m on m.id = p.event_id
+where p.inserted < p.count
+order by p.created_at limit 10
+
+-- advance --
+-- Counts a chunk as written, if nobody else wrote it meanwhile.
+update plans set inserted = %(upto)s
+where event_id = %(event_id)s and epoch = %(epoch)s and inserted = %(before)s
+returning 1
+
+-- leads up to --
+-- What the log says of people up to a cut, oldest first.
+select seq, recipient_id, source, payload from marketing_events
+where type = 'LEAD_CAPTURE' and seq <= %(cut)s order by seq
+
+-- keep config --
+-- Keeps a version of the operator's file by its digest.
+insert into configs (digest, body, created_at) values (%(digest)s, %(body)s, %(now)s)
+on conflict do nothing
+
+-- keep template --
+-- Keeps a template by its hash.
+insert into templates (hash, name, subject, html, created_at)
+values (%(hash)s, %(name)s, %(subject)s, %(html)s, %(now)s)
+on conflict do nothing
+
+-- config --
+-- A version of the operator's file.
+select body from configs where digest = %(digest)s
+
+-- templates --
+-- Templates by hash.
+select hash, name, subject, html from templates where hash = any(%(hashes)s)

@@ -1,0 +1,1 @@
+"""Takes events over HTTP into the log."""

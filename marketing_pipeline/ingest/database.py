@@ -1,0 +1,79 @@
+"""One connection to the log, made anew after every failure."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+PATIENCE = timedelta(seconds=5)  # how long a sender waits for the database
+STATEMENT_PATIENCE = timedelta(seconds=4)  # less, so that the server can still say that it gave up
+POISON = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)  # the fault of what was sent
+
+_log = logging.getLogger(__name__)
+
+
+class Unavailable(Exception):
+    """Nothing can be said to be recorded: the sender is to repeat it with the same key.
+
+    That includes a commit whose answer was lost. The reason never quotes the database, which may
+    quote what was sent.
+    """
+
+
+class Line:
+    """A connection that is opened when it is first needed, and again after it broke."""
+
+    def __init__(self, database_url: str, patience: timedelta = PATIENCE) -> None:
+        self._database_url = database_url
+        self._patience = patience
+        self._conn: AsyncConnection[Any] | None = None
+        self._lost = False
+
+    @asynccontextmanager
+    async def reached(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """The connection, in autocommit mode, for as long as patience lasts.
+
+        Raises:
+            Unavailable: the database cannot be reached, does not answer, or refuses for reasons
+                of its own. What is the fault of the data (`POISON`) passes through as it is.
+        """
+        try:
+            async with asyncio.timeout(self._patience.total_seconds()):
+                conn = await self._open()
+                yield conn
+        except POISON:
+            raise
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            await self.close()
+            self._report_lost(error)
+            raise Unavailable("the database cannot be reached or does not answer") from None
+        self._report_restored()
+
+    async def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            await conn.close()
+
+    async def _open(self) -> AsyncConnection[Any]:
+        if self._conn is None or self._conn.closed:
+            self._conn = await AsyncConnection.connect(
+                self._database_url, autocommit=True, application_name="marketing-ingest"
+            )
+        return self._conn
+
+    def _report_lost(self, error: Exception) -> None:
+        if not self._lost:
+            code = error.sqlstate if isinstance(error, psycopg.Error) else None
+            fields = {"reason": type(error).__name__, "sqlstate": code}
+            _log.warning("database_lost", extra={"fields": fields})
+        self._lost = True
+
+    def _report_restored(self) -> None:
+        if self._lost:
+            _log.info("database_restored")
+        self._lost = False

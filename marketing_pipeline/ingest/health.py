@@ -1,0 +1,46 @@
+"""Whether the process lives, and whether it could record an event now."""
+
+import asyncio
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from marketing_pipeline.event_log import intake, schema
+from marketing_pipeline.ingest import problem
+from marketing_pipeline.ingest.database import Line, Unavailable
+from marketing_pipeline.ingest.remembered import Remembered
+
+_FRESH = timedelta(seconds=1)  # anybody may ask; the database is asked no more often than this
+
+
+class Health:
+    """Answers the two questions of whoever supervises this process."""
+
+    def __init__(self, database_url: str, reach: str) -> None:
+        """`reach` says what to do when the database is away."""
+        self._line = Line(database_url)
+        self._reach = reach
+        self._revision = Remembered(self._load)
+
+    async def alive(self, _: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, _: Request) -> Response:
+        try:
+            revision = await self._revision.value(_FRESH)
+        except Unavailable as error:
+            return problem.unavailable(str(error), self._reach).response()
+        if revision != (needed := await asyncio.to_thread(schema.newest)):
+            return problem.unavailable(
+                f"the schema is {revision or 'not there'}, this version needs {needed}",
+                "run `marketing-pipeline migrate`, or the version that goes with the schema",
+            ).response()
+        return JSONResponse({"status": "ready", "schema": revision})
+
+    async def close(self) -> None:
+        await self._line.close()
+
+    async def _load(self) -> str | None:
+        async with self._line.reached() as conn:
+            return await intake.revision(conn)

@@ -1,0 +1,47 @@
+"""What the options of all adapters have in common."""
+
+import re
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
+
+from marketing_pipeline.domain.effect import Contract, EffectKind
+from marketing_pipeline.providers.protocol import Provider
+
+_VISIBLE = re.compile(r"[!-~]+")
+
+
+class Options(BaseModel, ABC):
+    """What an adapter wants to know; a misspelt name is refused, and no error repeats a value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    kind: ClassVar[EffectKind]
+    contract: ClassVar[Contract]  # what the provider promises, before the operator's overrides
+    key_life_is_theirs: ClassVar[bool] = True  # False: who runs the other end may promise more
+
+    @abstractmethod
+    def provider(self, name: str, contract: Contract, base_url: str | None) -> Provider:
+        """The adapter; `base_url` replaces the provider's own address."""
+
+
+def _sendable(secret: SecretStr) -> SecretStr:
+    if not _VISIBLE.fullmatch(secret.get_secret_value()):
+        raise ValueError(
+            "is empty or holds blanks or characters that no header can carry; "
+            "copy the key again, without a line break at its end"
+        )
+    return secret
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        raise ValueError("is no http(s) address; write https://host/path, without a user name")
+    return url
+
+
+Secret = Annotated[SecretStr, AfterValidator(_sendable)]
+Address = Annotated[str, AfterValidator(_address)]
