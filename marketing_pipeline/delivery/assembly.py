@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from marketing_pipeline.campaigns import configuration
 from marketing_pipeline.campaigns.configuration import Configuration
@@ -64,7 +64,8 @@ def for_rendering(body: Mapping[str, Any]) -> Mapping[str, Provider]:
 
 
 def _unsigned(entry: Mapping[str, Any]) -> dict[str, Any]:
-    secrets = registry.SECRETS[entry["adapter"]]
+    wanted = registry.ADAPTERS[entry["adapter"]].model_fields
+    secrets = [name for name, field in wanted.items() if field.annotation is SecretStr]
     return {**dict.fromkeys(secrets, NOT_SET), **entry["options"]}
 
 
@@ -84,7 +85,7 @@ def _destination(
             base_url=base_url,
         )
     except ValidationError as error:
-        complaint = error.errors()[0]
+        complaint = error.errors(include_input=False)[0]
         raise loaded.document.error(
             ("providers", name, *complaint["loc"]), complaint["msg"]
         ) from error
@@ -106,5 +107,3 @@ def _resolve(
         if resolved[name] == NOT_SET and not settings.sandbox_url:
             missing.append(variable)
     return resolved, tuple(missing)
-
-

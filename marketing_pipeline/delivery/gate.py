@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 
 SLOTS = 20  # a window's; gate.lua uses the same
 _MS = timedelta(milliseconds=1)
-_LONGEST_LIFE = timedelta(seconds=1)  # of a grant: the longer, the fewer calls a window lets through
+_LONGEST_LIFE = timedelta(
+    seconds=1
+)  # of a grant: the longer, the fewer calls a window lets through
 _SHORTEST_LIFE = timedelta(milliseconds=250)  # a new TLS connection needs about as long
 
 

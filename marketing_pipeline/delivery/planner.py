@@ -1,14 +1,17 @@
 """Turns due events into plans, written once, and their effects."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from marketing_pipeline import telemetry
+from marketing_pipeline.campaigns import configuration
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.domain import audience, digest, plan
 from marketing_pipeline.domain.audience import LeadFact, Member
@@ -17,12 +20,12 @@ from marketing_pipeline.domain.plan import PlannedEffect, Rules, Unplannable
 from marketing_pipeline.event_log import ledger, planning
 from marketing_pipeline.event_log.planning import Cut, Plan
 
-CHUNK = 1000  # effects a transaction: large enough to be quick, small enough to hold no lock for long
+CHUNK = (
+    1000  # effects a transaction: large enough to be quick, small enough to hold no lock for long
+)
 BATCH = 100  # events a transaction
-PATIENCE = timedelta(seconds=30)  # how long a cut may wait for a writer
+PATIENCE = timedelta(seconds=1)  # how long a cut may wait for a writer, and others for the cut
 EPOCH = 0  # the first; a new one is only ever asked for by name
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +34,12 @@ class Planned:
 
     events: int
     failed: int
+    days: frozenset[date]
 
 
-async def keep(conn: AsyncConnection, configuration: Configuration, now: datetime) -> None:
+async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
     """Keep this version of the operator's file and templates, so that its plans can be redone."""
-    for template in configuration.templates.values():
+    for template in used.templates.values():
         await planning.keep_template(
             conn,
             planning.StoredTemplate(
@@ -43,7 +47,7 @@ async def keep(conn: AsyncConnection, configuration: Configuration, now: datetim
             ),
             now,
         )
-    meaning = configuration.meaning
+    meaning = used.meaning
     await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
 
 
@@ -51,18 +55,13 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
     """Plan up to a batch of due events; `conn` is in autocommit mode.
 
     An event whose planning raises fails alone. One that has a plan already, because somebody set
-    it PENDING by hand, keeps that plan.
-
-    Raises:
-        CutTimeout: a campaign is due, and a writer has been open for too long.
+    it PENDING by hand, keeps that plan. A campaign waits while a writer of the log stays open.
     """
-    cut = None
-    if await planning.campaign_due(conn, now):
-        cut = await planning.take_cut(conn, now, PATIENCE)
+    cut = await _cut(conn, now)
     async with conn.transaction():
         due = await planning.due_events(conn, now, cut, BATCH)
         if not due:
-            return Planned(events=0, failed=0)
+            return Planned(events=0, failed=0, days=frozenset())
         again = [one.event.id for one in due if one.planned]
         fresh = [one.event for one in due if not one.planned]
         facts = await _facts(conn, fresh, cut)
@@ -76,7 +75,20 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
             await write_out(conn, unfinished, rules, now)
     closed = [p.event.id for p in plans if p.count == 0] + again
     await finish(conn, closed, now)
-    return Planned(events=len(due), failed=len(failed))
+    days = frozenset(one.event.day for one in due)
+    return Planned(events=len(due), failed=len(failed), days=days)
+
+
+def rules_of(body: Mapping[str, Any]) -> Rules:
+    """What a stored version of the operator's file says of plans."""
+    return configuration.meaning(body).rules
+
+
+async def resume(conn: AsyncConnection, now: datetime) -> None:
+    """Write out the plans that somebody began and did not finish, by the rules they name."""
+    for unfinished in await planning.unfinished_plans(conn):
+        body = await planning.config(conn, unfinished.config_digest)
+        await write_out(conn, unfinished, rules_of(body), now)
 
 
 async def write_out(conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime) -> None:
@@ -106,6 +118,16 @@ async def finish(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -
     if events:
         async with conn.transaction():
             await ledger.complete(conn, sorted(set(events)), now)
+
+
+async def _cut(conn: AsyncConnection, now: datetime) -> Cut | None:
+    if not await planning.campaign_due(conn, now):
+        return None
+    try:
+        return await planning.take_cut(conn, now, PATIENCE)
+    except planning.CutTimeout as error:
+        telemetry.emit("planning_failed", level=logging.WARNING, reason=str(error))
+        return None
 
 
 async def _facts(conn: AsyncConnection, events: Sequence[Event], cut: Cut | None) -> list[LeadFact]:
@@ -138,8 +160,8 @@ def _plan_all(
         except Unplannable as error:
             failed[event.id] = str(error)
         except Exception as error:  # one poisonous event must not stop the others
-            log.exception("planning_failed", extra={"event_id": str(event.id)})
             failed[event.id] = f"planning raised {type(error).__name__}: {error}"
+            telemetry.emit("planning_failed", level=logging.ERROR, event_id=str(event.id))
         else:
             first = effects[:CHUNK]
             plans.append(_promise(event, own, rules, effects, len(first), now))

@@ -16,7 +16,7 @@ from marketing_pipeline.embedded.failure import EmbeddedError, from_os, from_out
 from marketing_pipeline.embedded.layout import Layout, Servers, layout, prepare
 
 _LOCK_LIMIT = control.ANSWER_LIMIT  # another starter holds it for as long as the start takes
-_STOP_LIMIT = timedelta(seconds=70)  # the supervisor's patience with both servers
+_STOP_LIMIT = timedelta(seconds=80)  # the supervisor's patience with both servers
 
 _shares: dict[Path, int] = {}  # state folder -> the descriptor that holds this process's share
 _guard = threading.Lock()

@@ -54,25 +54,17 @@ def start(recipe: Recipe) -> Running:
     Raises:
         EmbeddedError: it does not come up, with its last words and the remedy.
     """
-    lock = _own(recipe)
     try:
-        recipe.prepare(lock)
-        with recipe.log.open("ab") as log:
-            begin = log.tell()
-            process = subprocess.Popen(  # noqa: S603 (our own command)
-                [*recipe.launcher, *recipe.command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(lock,),
-                env=ENVIRONMENT,
-            )
+        lock = _own(recipe)
+        try:
+            recipe.prepare(lock)
+            begin = recipe.log.stat().st_size if recipe.log.exists() else 0
+            running = _launch(recipe, lock)
+        finally:
+            os.close(lock)  # from here on the server alone holds it
+        _await_ready(running, begin)
     except OSError as error:
         raise from_os(f"{recipe.name} cannot be started", error) from error
-    finally:
-        os.close(lock)
-    running = Running(recipe=recipe, process=process, since=datetime.now(UTC))
-    _await_ready(running, begin)
     return running
 
 
@@ -86,6 +78,19 @@ def stop(servers: Sequence[Running]) -> None:
             with suppress(subprocess.TimeoutExpired):
                 running.process.wait(patience.total_seconds())
                 break
+
+
+def _launch(recipe: Recipe, lock: int) -> Running:
+    with recipe.log.open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 (our own command)
+            [*recipe.launcher, *recipe.command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock,),
+            env=ENVIRONMENT,
+        )
+    return Running(recipe=recipe, process=process, since=datetime.now(UTC))
 
 
 def _await_ready(running: Running, log_begin: int) -> None:
@@ -118,7 +123,8 @@ def _own(recipe: Recipe) -> int:
     """
     for sign, patience in ((None, timedelta(seconds=5)), *recipe.stop):
         if sign is not None and (pid := _pid(recipe.pid_file)) and is_ours(pid, recipe.marker):
-            os.kill(pid, sign)
+            with suppress(ProcessLookupError):  # it went just now
+                os.kill(pid, sign)
         end = time.monotonic() + patience.total_seconds()
         while time.monotonic() < end:
             if (lock := locks.try_take(recipe.lock)) is not None:

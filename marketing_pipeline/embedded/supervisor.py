@@ -19,7 +19,7 @@ from marketing_pipeline.embedded.layout import Layout, layout
 
 GRACE = timedelta(seconds=5)  # without users, before the servers stop
 _TICK = 0.5  # seconds between two looks at users, sockets and logs
-_PREDECESSOR_LIMIT = timedelta(seconds=60)  # one that is told to leave stops its servers first
+_PREDECESSOR_LIMIT = timedelta(seconds=80)  # one that is told to leave stops its servers first
 _SETTLED = timedelta(minutes=1)  # a server that ran this long is revived at once
 _LONGEST_PAUSE = 30.0  # seconds between two attempts at a server that keeps dying
 _LOG_LIMIT = 5 * 1024 * 1024  # bytes; one older file of this size is kept
@@ -72,16 +72,23 @@ class Supervisor:
         for running in self._running.values():
             if running.process.poll() is not None and time.monotonic() >= running.not_before:
                 self._revive(running)
-        for log in self._where.logs.glob("*.log"):
-            bound(log)
+        self._bound_logs()
         if not self._can_be_found():  # the state folder or /tmp was cleaned
             self._leave("the control socket is gone")
         elif self._is_free():
             self._leave("the last user has gone")
 
+    def _bound_logs(self) -> None:
+        for name in ("supervisor", *_RECIPES):
+            try:
+                bound(self._where.logs / f"{name}.log")
+            except OSError as error:  # no reason to take the servers down
+                note(f"the log of {name} is not cut: {error}")
+
     def _can_be_found(self) -> bool:
         with suppress(OSError):
-            return os.path.samestat(self._name, self._where.control.stat())
+            named = os.path.samestat(self._name, self._where.control.stat())
+            return named and self._where.run.is_dir()
         return False
 
     def _is_free(self) -> bool:
@@ -107,9 +114,9 @@ class Supervisor:
                 control.answer(link, **told)
 
     def _obey(self, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        self._used_at = time.monotonic()
         match question:
             case {"do": "start", "servers": list(names)} if set(names) <= _RECIPES.keys():
+                self._used_at = time.monotonic()  # its share may come and go between two looks
                 self._start(names)
             case {"do": "stop", "force": bool(force)}:
                 if force or locks.try_take(self._where.users_lock) is not None:
@@ -186,16 +193,20 @@ def bound(log: Path) -> None:
     """Keep a log and one older piece of it, each about the limit at most.
 
     The servers write to the file as it is open, always at its end: it is copied and cut rather
-    than renamed. A line written in between is lost.
+    than renamed. A line written in between is lost, and so is the older piece on a full disk.
     """
-    if log.stat().st_size > _LOG_LIMIT:
+    if not log.exists() or log.stat().st_size <= _LOG_LIMIT:
+        return
+    try:
         shutil.copyfile(log, log.with_suffix(".log.1"))
+    finally:
         os.truncate(log, 0)
 
 
 def note(text: str) -> None:
     """A line in our own log, which is what standard error is bound to."""
-    print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}", file=sys.stderr)
+    with suppress(OSError):  # a full disk must not take the servers down
+        print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}", file=sys.stderr)
 
 
 def main() -> None:
@@ -207,11 +218,7 @@ def main() -> None:
     if os.fork():
         os._exit(0)  # the starter waits for this one and is left without a child of its own
     with socket.socket(fileno=os.dup(0)) as listener:
-        try:
-            Supervisor(where, listener).run()
-        except OSError as error:
-            note(f"leaving: {error}")
-            raise
+        Supervisor(where, listener).run()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 select count(*) from (
     select from effects e
     where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
+      and not exists (select from pauses p where p.provider = %(provider)s and p.until > clock_timestamp())
       and (e.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')

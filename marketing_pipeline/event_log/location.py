@@ -1,4 +1,4 @@
-"""Finds the servers this installation uses, and makes sure that the log's schema is the present one."""
+"""Finds the servers this installation uses, and sees that the log has the present schema."""
 
 from marketing_pipeline import embedded
 from marketing_pipeline.embedded import Servers

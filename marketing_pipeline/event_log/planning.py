@@ -158,7 +158,7 @@ async def unfinished_plans(conn: AsyncConnection) -> list[Plan]:
     """Plans that somebody began to write out and did not finish."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_SQL["unfinished plans"])
-        return [_plan(row) for row in await cursor.fetchall()]
+        return [plan_row(row) for row in await cursor.fetchall()]
 
 
 async def advance(conn: AsyncConnection, plan: Plan, before: int, upto: int) -> bool:
@@ -238,7 +238,8 @@ def _event(row: Mapping[str, Any]) -> Event:
     )
 
 
-def _plan(row: Mapping[str, Any]) -> Plan:
+def plan_row(row: Mapping[str, Any]) -> Plan:
+    """A plan of a row that holds its event too."""
     return Plan(
         event=_event(row),
         epoch=row["epoch"],

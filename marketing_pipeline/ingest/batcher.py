@@ -122,7 +122,9 @@ async def _flush(line: Line, groups: Sequence[_Group]) -> None:
     for group in groups:
         own = [next(outcomes) for _ in group.events]
         failed = [one for one in own if isinstance(one, Unavailable)]
-        _answer([group], failed[0] if failed else [o for o in own if not isinstance(o, Unavailable)])
+        _answer(
+            [group], failed[0] if failed else [o for o in own if not isinstance(o, Unavailable)]
+        )
 
 
 def _answer(groups: Sequence[_Group], answer: list[Outcome] | Exception) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -43,6 +44,12 @@ _REMEDIES: Mapping[str, str] = {
     "idempotencyKey": "send a string, best a UUID",
     "scheduledAt": 'send a string such as "2026-03-01T09:00:00+01:00", or leave it out',
 }
+# Without an offset too: "has no offset" says more than "is no date".
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+_CHARSETS = ("", "charset=utf-8", 'charset="utf-8"')
 _CAMEL = {"idempotency_key": "idempotencyKey", "scheduled_at": "scheduledAt"}
 _PROBLEMS = {
     "missing": "is missing",
@@ -91,13 +98,12 @@ def parse(content: bytes) -> object:
         where = f"line {error.lineno}, column {error.colno}"
         raise Rejected(problem.malformed(f"body is no JSON at {where}", "send JSON")) from None
     except RecursionError:
-        raise Rejected(
-            problem.malformed("body is nested too deeply", "send it flatter")
-        ) from None
+        raise Rejected(problem.malformed("body is nested too deeply", "send it flatter")) from None
 
 
 def event_body(value: object) -> EventBody:
-    """
+    """The value as an event's fields.
+
     Raises:
         InvalidEvent: a field is missing, is not known, or has the wrong type.
     """
@@ -134,14 +140,16 @@ class _Twice(Exception):
     """An object that has a name twice: one of the values would be lost without a word."""
 
     def __init__(self, name: str) -> None:
-        self.error = InvalidEvent(payload.shown(name), "is there twice in one object", "send it once")
+        self.error = InvalidEvent(
+            payload.shown(name), "is there twice in one object", "send it once"
+        )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        raise _Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
     return found
 
 

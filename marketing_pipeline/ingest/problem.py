@@ -1,7 +1,7 @@
 """What a request is answered with when it cannot be served: RFC 9457 problem details."""
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -11,7 +11,7 @@ from marketing_pipeline.domain.event import InvalidEvent
 _TYPE = "urn:problem-type:marketing-pipeline:"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Why, and what to do about it; holds nothing of what was sent but the names of fields."""
 
@@ -22,7 +22,7 @@ class Problem:
     remedy: str
     field: str | None = None  # the part of the request that is at fault, where there is one
     event_id: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def members(self) -> dict[str, Any]:
         """The members of its JSON object."""

@@ -120,6 +120,15 @@ def bearer(call: Call) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
+def mailbox(text: str) -> str:
+    """The address in `a@b.org` or `Name <a@b.org>`, the two forms that the providers document.
+
+    email.utils reads all of RFC 5322, and took a quarter of the time of a call.
+    """
+    _, opened, rest = text.strip().rpartition("<")
+    return rest.removesuffix(">") if opened and rest.endswith(">") else text.strip()
+
+
 def is_address(text: str) -> bool:
     """Whether it is a bare e-mail address; looser than RFC 5321, as the providers are."""
     return _ADDRESS.fullmatch(text) is not None

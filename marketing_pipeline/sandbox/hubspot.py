@@ -20,7 +20,7 @@ from marketing_pipeline.sandbox.exchange import (
     refusal,
 )
 from marketing_pipeline.sandbox.limits import Allowance
-from marketing_pipeline.sandbox.record import Record
+from marketing_pipeline.sandbox.record import Contact, Kept, Record
 
 ROUTES = (Route(method="POST", path="/crm/v3/objects/contacts/batch/upsert", operation="upsert"),)
 MOST_INPUTS = 100
@@ -161,20 +161,31 @@ def _upsert(call: Call, inputs: Sequence[Input], record: Record) -> Answer:
 
 def _store(call: Call, entry: Input, record: Record) -> dict[str, object]:
     email = entry["id"].lower()
-    trace = entry.get("objectWriteTraceId")
+    trace = entry.get("objectWriteTraceId") or None
     contact = record.upsert_contact(email, entry["properties"], call.at)
     canonical = json.dumps([email, entry["properties"]], sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    write = Kept(
+        body_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+        ref=str(contact.id),
+        at=call.at,
+    )
+    before = record.kept("hubspot", "upsert", trace) if trace else None
     record.add_act(
         call.at,
         provider="hubspot",
         operation="upsert",
         key=trace,
         recipient=email,
-        ref=str(contact.id),
-        body_sha256=digest,
-        repeat=bool(trace) and record.latest_digest("hubspot", "upsert", trace or "") == digest,
+        ref=write.ref,
+        body_sha256=write.body_sha256,
+        repeat=before is not None and before.body_sha256 == write.body_sha256,
     )
+    if trace:
+        record.keep("hubspot", "upsert", trace, write)
+    return _result(email, trace, contact)
+
+
+def _result(email: str, trace: str | None, contact: Contact) -> dict[str, object]:
     result: dict[str, object] = {
         "id": str(contact.id),
         "properties": {

@@ -16,6 +16,7 @@ from marketing_pipeline.sandbox.exchange import (
     Settings,
     in_json,
     is_address,
+    mailbox,
     refusal,
     whole_seconds,
 )
@@ -133,7 +134,11 @@ def _problem(filled: Form) -> str | None:
 
 
 def _addresses(filled: Form, name: str) -> list[str]:
-    return [address for _, address in getaddresses(filled.get(name, []))]
+    """A field may come several times, and may hold several addresses."""
+    values = filled.get(name, [])
+    if any("," in value for value in values):  # which may stand in a quoted name
+        return [address for _, address in getaddresses(values)]
+    return [mailbox(value) for value in values]
 
 
 def _queue(call: Call, filled: Form, message_id: str, record: Record) -> Answer:

@@ -24,10 +24,6 @@ _LATEST_CALLS = """
 select at, status is 429 and fault is null from calls where provider = ? and at > ? order by n
 """
 _KEPT = "select body_sha256, ref, at from keys where provider = ? and operation = ? and key = ?"
-_LATEST = """
-select body_sha256 from acts where provider = ? and operation = ? and key = ?
-order by n desc limit 1
-"""
 _UPSERT = """
 insert into contacts (email, properties, created_at, updated_at) values (?, ?, ?, ?)
 on conflict (email) do update set properties = excluded.properties, updated_at = excluded.updated_at
@@ -37,7 +33,7 @@ returning id, created_at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a deduplicating provider remembers of a key."""
+    """What a provider remembers of a key."""
 
     body_sha256: str
     ref: str
@@ -135,10 +131,6 @@ class Record:
         """When, and whether it got past the limit; oldest first."""
         found = self._connection.execute(_LATEST_CALLS, (provider, since.timestamp()))
         return [(_instant(at), not refused) for at, refused in found]
-
-    def latest_digest(self, provider: str, operation: str, key: str) -> str | None:
-        found = self._connection.execute(_LATEST, (provider, operation, key)).fetchone()
-        return None if found is None else str(found[0])
 
     def kept(self, provider: str, operation: str, key: str) -> Kept | None:
         found = self._connection.execute(_KEPT, (provider, operation, key)).fetchone()

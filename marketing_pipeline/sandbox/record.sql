@@ -26,8 +26,7 @@ create table if not exists acts (       -- one row for each thing really done
   body_sha256 text not null,            -- of the request's bytes; HubSpot: of the input's canonical JSON
   repeat integer not null check (repeat in (0, 1))   -- 1: an upsert done again, unchanged
 );
-create index if not exists acts_by_key on acts (provider, operation, key);
-create table if not exists keys (       -- what the deduplicating providers remember
+create table if not exists keys (       -- what a provider remembers of them; HubSpot: the latest write
   provider text not null,
   operation text not null,
   key text not null,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from email.utils import parseaddr
 from functools import partial
 
 from marketing_pipeline.sandbox.exchange import (
@@ -14,6 +13,7 @@ from marketing_pipeline.sandbox.exchange import (
     bearer,
     in_json,
     is_address,
+    mailbox,
     parsed,
     refusal,
     whole_seconds,
@@ -88,7 +88,7 @@ def _send(call: Call, key: str | None, document: Mapping[str, object], record: R
         provider="resend",
         operation="send",
         key=key,
-        recipient=", ".join(parseaddr(text)[1] for text in _addresses(document["to"])),
+        recipient=", ".join(mailbox(text) for text in _addresses(document["to"])),
         ref=ref,
         body_sha256=call.digest(),
     )
@@ -134,7 +134,7 @@ def _addresses(value: object) -> list[str]:
 
 def _sound(value: object, *, single: bool) -> bool:
     addresses = [] if single and not isinstance(value, str) else _addresses(value)
-    return bool(addresses) and all(is_address(parseaddr(text)[1]) for text in addresses)
+    return bool(addresses) and all(is_address(mailbox(text)) for text in addresses)
 
 
 def _error(

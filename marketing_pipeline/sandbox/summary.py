@@ -14,15 +14,12 @@ _TWICE = """
 select key from acts where repeat = 0 and key is not null
 group by provider, operation, key having count(*) > 1 order by min(n)
 """
-# A repeat is harmless only as long as nobody else wrote to that contact since the first time.
+# A repeat is harmless only if nobody else wrote to that contact in the meantime.
 _STALE = """
-select distinct late.key from acts late where late.repeat = 1 and exists (
-  select 1 from acts other
-  where other.provider = late.provider and other.recipient = late.recipient
-    and other.key is not late.key and other.n < late.n and other.n > (
-      select min(first.n) from acts first
-      where first.provider = late.provider and first.operation = late.operation
-        and first.key = late.key))
+select key from (
+  select n, key, repeat, lag(key) over (partition by provider, recipient order by n) as previous
+  from acts
+) where repeat = 1 and previous is not key group by key order by min(n)
 """
 
 

@@ -1,0 +1,59 @@
+.DEFAULT_GOAL := help
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell command -v $(name) 2>/dev/null),$(name))))
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/runtime  ## Run 2,000 events through everything and reconcile (ARGS="--once --json FILE")
+	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline demo $(ARGS)
+
+up: .venv/runtime  ## Start ingest, Dagster's UI and its daemon (ARGS="--sandbox")
+	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline up $(ARGS)
+
+doctor: .venv/runtime  ## Check every part, and say how to mend it
+	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline doctor $(ARGS)
+
+test: .venv/dev  ## Run the tests (ARGS="-k name")
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: .venv/dev  ## Format check, lint, import law, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+lock:  ## Pin the dependencies of pyproject.toml again, with hashes
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet pyproject.toml -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean:  ## Remove the virtual environment and caches; the log in .marketing/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; found: $$($(PYTHON) --version). Name one: make PYTHON=/path/to/python"; exit 1; }
+ifdef UV
+	uv venv --quiet --python "$$(command -v $(PYTHON))" .venv
+else
+	$(PYTHON) -m venv .venv
+endif
+
+# The project itself goes in last and without dependencies: those are pinned by hash.
+ifdef UV
+INSTALL := uv pip install --quiet --python .venv/bin/python
+else
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+endif
+
+.venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
+	$(INSTALL) --require-hashes -r requirements.txt
+	$(INSTALL) --no-deps -e .
+	@touch $@
+
+.venv/dev: requirements-dev.txt pyproject.toml | .venv/bin/python
+	$(INSTALL) --require-hashes -r requirements-dev.txt
+	$(INSTALL) --no-deps -e .
+	@touch $@ .venv/runtime
+
+.PHONY: help demo up doctor test check lock clean

@@ -1,0 +1,184 @@
+"""Claims due effects: decides what each calls for and writes the attempt before any call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import assert_never
+from uuid import UUID, uuid4
+
+import httpx
+from psycopg import AsyncConnection
+
+from marketing_pipeline.campaigns.rendering import TemplateError
+from marketing_pipeline.delivery.assembly import Destination
+from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.domain import decide, digest
+from marketing_pipeline.domain.decide import GiveUp, LookUp, Repeat
+from marketing_pipeline.domain.effect import Effect, EffectState
+from marketing_pipeline.event_log import ledger
+from marketing_pipeline.event_log.ledger import Candidate, Closed, NewAttempt, Purpose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call to make: the attempt is on record already."""
+
+    effect: Effect  # as it is after the claim
+    event_id: UUID
+    purpose: Purpose
+    number: int
+    request: httpx.Request
+    keeps_body: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Claim:
+    """What one claim took, and what it ended without a call."""
+
+    id: UUID
+    calls: list[Call] = field(default_factory=list)
+    closed: list[Closed] = field(default_factory=list)
+    now: datetime | None = None  # the database's clock at the lock
+
+
+async def claim(
+    conn: AsyncConnection, destination: Destination, contents: Contents, limit: int
+) -> Claim:
+    """Claim up to `limit` effects in one transaction of its own."""
+    name = destination.provider.name
+    taken = Claim(id=uuid4())
+    async with conn.transaction():
+        candidates = await ledger.lock_due(conn, name, limit)
+        if not candidates:
+            return taken
+        now = taken.now = candidates[0].now
+        await contents.prepare(conn, candidates)
+        people = sorted({c.recipient_id for c in candidates if c.recipient_id})
+        suppressed = await ledger.suppressed(conn, people) if people else {}
+        bodies = await _bodies(conn, destination, candidates)
+        for candidate in candidates:
+            made = _call(destination, contents, candidate, suppressed, bodies)
+            if isinstance(made, Closed):
+                taken.closed.append(made)
+            else:
+                taken.calls.append(made)
+        if taken.calls:
+            attempts = [_attempt(call) for call in taken.calls]
+            await ledger.claim(conn, name, taken.id, attempts, lease=destination.lease, now=now)
+        if taken.closed:
+            await ledger.close_unsent(conn, taken.closed, now)
+    return taken
+
+
+async def _bodies(
+    conn: AsyncConnection, destination: Destination, candidates: list[Candidate]
+) -> Mapping[UUID, bytes]:
+    doubtful = [c.id for c in candidates if c.doubt_since is not None]
+    if not doubtful or not destination.provider.compares_payload:
+        return {}
+    return await ledger.bodies(conn, doubtful)
+
+
+def _attempt(call: Call) -> NewAttempt:
+    body = call.request.read()
+    sends = call.purpose is Purpose.SEND
+    return NewAttempt(
+        effect_id=call.effect.id,
+        purpose=call.purpose,
+        request_sha256=digest.sha256(body) if sends else None,
+        request_body=body if sends and call.keeps_body else None,
+    )
+
+
+def _call(
+    destination: Destination,
+    contents: Contents,
+    candidate: Candidate,
+    suppressed: Mapping[tuple[UUID, str], str],
+    bodies: Mapping[UUID, bytes],
+) -> Call | Closed:
+    """What a candidate calls for: a send, a repeat, a look-up, or its end."""
+    contract = destination.provider.contract
+    step: Repeat | LookUp | GiveUp | None = None
+    if candidate.doubt_since is not None:
+        step = decide.in_doubt(_effect(candidate, 0), contract, candidate.now)
+    reason = _why_not(candidate, suppressed)
+    if reason is not None and not isinstance(step, LookUp):
+        # After an ambiguous attempt nobody may claim that nothing was sent.
+        state = EffectState.SUPPRESSED if step is None else EffectState.UNKNOWN
+        return _closed(candidate, state, reason)
+    match step:
+        case GiveUp(why):
+            return _closed(candidate, EffectState.UNKNOWN, why)
+        case LookUp():
+            return _look_up(destination, candidate)
+        case Repeat() | None:
+            return _send(destination, contents, candidate, bodies.get(candidate.id))
+        case _:
+            assert_never(step)
+
+
+def _why_not(candidate: Candidate, suppressed: Mapping[tuple[UUID, str], str]) -> str | None:
+    person = candidate.recipient_id
+    if person is None:
+        return None
+    if candidate.address is None:
+        return "erased: the person's address is gone"
+    return suppressed.get((person, "all")) or suppressed.get((person, candidate.kind))
+
+
+def _send(
+    destination: Destination, contents: Contents, candidate: Candidate, body: bytes | None
+) -> Call | Closed:
+    provider = destination.provider
+    if body is not None:
+        request = provider.repeat(candidate.id, body)
+    else:
+        try:
+            request = provider.request(candidate.id, contents.of(candidate))
+        except (TemplateError, ValueError) as error:  # a poisonous one fails alone
+            doubtful = candidate.doubt_since is not None
+            state = EffectState.UNKNOWN if doubtful else EffectState.FAILED
+            return _closed(candidate, state, f"cannot be rendered: {error}")
+    return Call(
+        effect=_effect(candidate, 1),
+        event_id=candidate.event_id,
+        purpose=Purpose.SEND,
+        number=candidate.calls + 1,
+        request=request,
+        keeps_body=provider.compares_payload,
+    )
+
+
+def _look_up(destination: Destination, candidate: Candidate) -> Call | Closed:
+    since = candidate.first_attempt_at
+    assert since is not None, "what is in doubt was attempted"
+    address = candidate.address or ""
+    request = destination.provider.look_up(candidate.id, address, since)
+    if request is None:
+        return _closed(candidate, EffectState.UNKNOWN, "the provider cannot be asked")
+    return Call(
+        effect=_effect(candidate, 0),
+        event_id=candidate.event_id,
+        purpose=Purpose.LOOK_UP,
+        number=candidate.calls + 1,
+        request=request,
+        keeps_body=False,
+    )
+
+
+def _closed(candidate: Candidate, state: EffectState, reason: str) -> Closed:
+    return Closed(
+        effect_id=candidate.id, event_id=candidate.event_id, state=state, reason=reason[:500]
+    )
+
+
+def _effect(candidate: Candidate, sends: int) -> Effect:
+    """The effect as it is once this attempt is on record."""
+    return Effect(
+        id=candidate.id,
+        attempts=candidate.attempts + sends,
+        first_attempt_at=candidate.first_attempt_at or (candidate.now if sends else None),
+        last_attempt_at=candidate.now if sends else candidate.last_attempt_at,
+        doubt_since=candidate.doubt_since,
+    )

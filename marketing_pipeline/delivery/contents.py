@@ -1,0 +1,79 @@
+"""What an effect says: its content, from the inputs that the ledger keeps of its rendering."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, assert_never
+
+from psycopg import AsyncConnection
+
+from marketing_pipeline.campaigns import configuration, rendering
+from marketing_pipeline.campaigns.configuration import Meaning
+from marketing_pipeline.campaigns.rendering import Template
+from marketing_pipeline.domain.effect import Contact, Content, EffectKind, Post
+from marketing_pipeline.event_log import planning
+
+
+class Inputs(Protocol):
+    """What the ledger holds of a rendering."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def template(self) -> str | None: ...
+    @property
+    def variables(self) -> Mapping[str, Any]: ...
+    @property
+    def config_digest(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+
+
+class Contents:
+    """Renders effects by the configuration and template they were planned with, however old."""
+
+    def __init__(self) -> None:
+        self._meanings: dict[str, Meaning] = {}
+        self._templates: dict[str, Template] = {}
+
+    async def prepare(self, conn: AsyncConnection, effects: Iterable[Inputs]) -> None:
+        """Load the configurations and templates that these effects need and are not here yet."""
+        digests: set[str] = set()
+        hashes: set[str] = set()
+        for effect in effects:
+            digests.add(effect.config_digest)
+            if effect.template is not None:
+                hashes.add(effect.template)
+        for digest in digests - self._meanings.keys():
+            self._meanings[digest] = configuration.meaning(await planning.config(conn, digest))
+        if missing := hashes - self._templates.keys():
+            for stored in await planning.templates(conn, sorted(missing)):
+                self._templates[stored.hash] = Template(
+                    hash=stored.hash, name=stored.name, subject=stored.subject, html=stored.html
+                )
+
+    def meaning(self, digest: str) -> Meaning:
+        return self._meanings[digest]
+
+    def of(self, effect: Inputs) -> Content:
+        """The content of a prepared effect.
+
+        Raises:
+            TemplateError: its template fails on its variables.
+        """
+        kind = EffectKind(effect.kind)
+        match kind:
+            case EffectKind.EMAIL:
+                assert effect.template is not None
+                assert effect.address is not None
+                return rendering.render(
+                    self._templates[effect.template],
+                    effect.variables,
+                    self._meanings[effect.config_digest].sender,
+                    effect.address,
+                )
+            case EffectKind.CONTACT:
+                assert effect.address is not None
+                return Contact(email=effect.address, properties=dict(effect.variables))
+            case EffectKind.POST:
+                return Post(body=dict(effect.variables))
+            case _:
+                assert_never(kind)

@@ -1,0 +1,245 @@
+"""One delivery run: plans what is due and keeps a lane for each provider until all is idle."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from redis.asyncio import Redis
+
+from marketing_pipeline import telemetry
+from marketing_pipeline.delivery import gate, planner
+from marketing_pipeline.delivery.assembly import Assembly, Destination
+from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.lane import AGAIN, LOOK, Lane
+from marketing_pipeline.delivery.settling import Settler
+from marketing_pipeline.event_log import heartbeats, ledger
+from marketing_pipeline.providers.transport import Limits, Transport
+
+CHANNEL = "marketing_events"
+BEAT = 5.0  # seconds
+LIVES = timedelta(seconds=15)  # a run that has not beaten for this long counts as dead
+UNSET = timedelta(minutes=1)  # a provider without its secrets is looked at again after this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a run did."""
+
+    planned: int
+    calls: int
+    settled: dict[str, int]  # effects by the state they were put in, repeats counted
+    days: frozenset[date]
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """A run's tasks and what they share."""
+
+    assembly: Assembly
+    pool: AsyncConnectionPool
+    database_url: str
+    lanes: list[Lane]
+    settler: Settler
+    stopping: asyncio.Event
+    worker: UUID = field(default_factory=uuid4)
+    run_id: str | None = None
+    planned: int = 0
+    days: set[date] = field(default_factory=set)
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
+    _planning_idle_since: float | None = None
+
+    async def run(self, linger: timedelta, max_run: timedelta) -> Report:
+        """Work until idle for `linger`, told to stop, or `max_run` has passed."""
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(task)
+                for task in (self.settler.run(), self._listen(), self._beat(), self._sweep())
+            ]
+            lanes = [group.create_task(lane.run()) for lane in self.lanes]
+            plans = group.create_task(self._plan())
+            await self._until_idle(linger, max_run)
+            self.stopping.set()
+            for event in [self._due, *(lane.wake for lane in self.lanes)]:
+                event.set()
+            await asyncio.gather(plans, *lanes)
+            await self.settler.drained()
+            for helper in helpers:
+                helper.cancel()
+        await self._stop_beating()
+        return Report(
+            planned=self.planned,
+            calls=sum(lane.calls for lane in self.lanes),
+            settled=dict(self.settler.states),
+            days=frozenset(self.days | self.settler.days),
+        )
+
+    async def _until_idle(self, linger: timedelta, max_run: timedelta) -> None:
+        ends = time.monotonic() + max_run.total_seconds()
+        while not self.stopping.is_set() and time.monotonic() < ends:
+            since = [self._planning_idle_since, *(lane.idle_since for lane in self.lanes)]
+            if all(one is not None for one in since):
+                latest = max(one for one in since if one is not None)
+                if time.monotonic() - latest >= linger.total_seconds():
+                    return
+            await asyncio.sleep(0.05)
+
+    async def _plan(self) -> None:
+        resumed = False
+        while not self.stopping.is_set():
+            self._due.clear()
+            try:
+                async with self.pool.connection() as conn:
+                    now = datetime.now(UTC)
+                    if not resumed:
+                        await planner.resume(conn, now)
+                        resumed = True
+                    rules = self.assembly.configuration.meaning.rules
+                    done = await planner.plan_due(conn, rules, now)
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                telemetry.emit("database_lost", reason=str(error))
+                await asyncio.sleep(AGAIN)
+                continue
+            if done.events:
+                self._planning_idle_since = None
+                self.planned += done.events
+                self.days |= done.days
+                for lane in self.lanes:
+                    lane.wake.set()
+                continue
+            if self._planning_idle_since is None:
+                self._planning_idle_since = time.monotonic()
+            await _wait(self._due, LOOK)
+
+    async def _listen(self) -> None:
+        """Be woken by ingest's NOTIFY; a poll stands behind it, so a lost one costs a second."""
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(
+                    self.database_url, autocommit=True
+                ) as conn:
+                    await conn.execute(f"listen {CHANNEL}")
+                    self._due.set()
+                    async for _ in conn.notifies():
+                        self._due.set()
+            except psycopg.OperationalError as error:
+                telemetry.emit("database_lost", reason=str(error))
+            await asyncio.sleep(AGAIN)
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                async with self.pool.connection() as conn:
+                    await heartbeats.beat(conn, self.worker, self.run_id, LIVES)
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                telemetry.emit("database_lost", reason=str(error))
+            await asyncio.sleep(BEAT)
+
+    async def _stop_beating(self) -> None:
+        try:
+            async with self.pool.connection() as conn:
+                await heartbeats.stop_beating(conn, self.worker)
+        except (psycopg.OperationalError, PoolTimeout) as error:  # it lapses by itself
+            telemetry.emit("database_lost", reason=str(error))
+
+    async def _sweep(self) -> None:
+        """Complete events whose settler died between settling and completing."""
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                async with self.pool.connection() as conn:
+                    now = datetime.now(UTC)
+                    await planner.finish(conn, await ledger.stranded(conn, now), now)
+            except (psycopg.OperationalError, PoolTimeout) as error:
+                telemetry.emit("database_lost", reason=str(error))
+
+
+@asynccontextmanager
+async def engine(
+    assembly: Assembly, database_url: str, redis_url: str, *, run_id: str | None
+) -> AsyncIterator[Engine]:
+    """Connect everything that a run needs, and close it afterwards."""
+    most = len(assembly.destinations) + 4
+    async with (
+        AsyncConnectionPool(
+            database_url, min_size=2, max_size=most, kwargs={"autocommit": True}, open=False
+        ) as pool,
+        Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2) as redis,
+    ):
+        async with pool.connection() as conn:
+            now = datetime.now(UTC)
+            await planner.keep(conn, assembly.configuration, now)
+            await _report_unset(conn, assembly, now)
+        settler, contents, stopping = Settler(pool), Contents(), asyncio.Event()
+        usable = [one for one in assembly.destinations.values() if not one.missing]
+        lanes = [
+            Lane(
+                destination=one,
+                pool=pool,
+                gate=_gate(redis, pool, one),
+                transport=_transport(one),
+                contents=contents,
+                settler=settler,
+                stopping=stopping,
+            )
+            for one in usable
+        ]
+        try:
+            yield Engine(
+                assembly=assembly,
+                pool=pool,
+                database_url=database_url,
+                lanes=lanes,
+                settler=settler,
+                stopping=stopping,
+                run_id=run_id,
+            )
+        finally:
+            for lane in lanes:
+                await lane.transport.aclose()
+
+
+def _transport(destination: Destination) -> Transport:
+    timeout = destination.entry.call_timeout
+    return Transport(
+        Limits(
+            connections=destination.entry.connections,
+            connect=min(Limits().connect, timeout),
+            write=timeout,
+            read=timeout,
+            call=timeout,
+        )
+    )
+
+
+def _gate(redis: Redis, pool: AsyncConnectionPool, destination: Destination) -> gate.Gate:
+    name = destination.provider.name
+
+    async def recent(span: timedelta, slot: timedelta) -> dict[int, int]:
+        async with pool.connection() as conn:
+            return await ledger.recent_calls(conn, name, span, slot)
+
+    windows = [gate.Window(calls=one.calls, per=one.per) for one in destination.entry.limits]
+    return gate.Gate(redis, name, windows, recent)
+
+
+async def _report_unset(conn: psycopg.AsyncConnection, assembly: Assembly, now: datetime) -> None:
+    """A provider without its secrets is paused where people look, and nothing of it fails."""
+    for name, destination in assembly.destinations.items():
+        if destination.missing:
+            reason = f"{', '.join(destination.missing)} is not set in the environment"
+            pause = ledger.Pause(provider=name, until=now + UNSET, reason=reason)
+            await ledger.pause(conn, pause, now)
+            telemetry.emit("provider_blocked", provider=name, until=pause.until, reason=reason)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
