@@ -24,11 +24,7 @@ class Destination:
     provider: Provider
     entry: ProviderEntry
     missing: tuple[str, ...]  # environment variables without which it cannot be called
-
-    @property
-    def lease(self) -> timedelta:
-        """Longer than any call, so that nobody takes over while a call is under way."""
-        return self.entry.call_timeout * 2
+    lease: timedelta  # longer than any call: nobody takes over while one is under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +85,8 @@ def _destination(
         raise loaded.document.error(
             ("providers", name, *complaint["loc"]), complaint["msg"]
         ) from error
-    return Destination(provider=provider, entry=entry, missing=missing)
+    lease = entry.call_timeout + loaded.file.delivery.lease_margin
+    return Destination(provider=provider, entry=entry, missing=missing, lease=lease)
 
 
 def _resolve(
