@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -123,7 +124,13 @@ def _serve(service: str, database_url: str, listener: socket.socket) -> None:
         events = Events(Senders(database_url), Storeless(database_url))
         app = Starlette(routes=[Route("/events", events.post, methods=["POST"])])
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", access_log=False, log_level="warning", ws="none"
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        proxy_headers=False,
+        log_level="warning",
     )
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -138,8 +145,7 @@ class _Connection(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._send()
 
     def data_received(self, data: bytes) -> None:

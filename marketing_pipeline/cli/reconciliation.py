@@ -54,7 +54,6 @@ def reconcile(ledger: Iterable[LedgerEntry], acts: Iterable[Act]) -> Reconciliat
         twice=tuple(sorted(key for key, n in times.items() if n > 1)),
         lost=tuple(sorted(id for id, state in states.items() if state == _DONE and id not in keys)),
         unaccounted=tuple(
-            unattributed
-            + sorted(key for key in keys if states.get(key) not in {_DONE, _UNDECIDED})
+            unattributed + sorted(key for key in keys if states.get(key) not in {_DONE, _UNDECIDED})
         ),
     )

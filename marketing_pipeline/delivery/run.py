@@ -4,19 +4,18 @@ import asyncio
 import threading
 from datetime import timedelta
 
-from marketing_pipeline.delivery.assembly import Assembly, assemble
+from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.engine import Engine, Report, engine
-from marketing_pipeline.embedded import Servers
-from marketing_pipeline.event_log.location import locate
-from marketing_pipeline.settings import Settings
 
 __all__ = ["Report", "deliver"]
 
 
 def deliver(
-    settings: Settings,
+    assembly: Assembly,
     stop: threading.Event,
     *,
+    database_url: str,
+    redis_url: str,
     linger: timedelta | None = None,
     max_run: timedelta | None = None,
     run_id: str | None = None,
@@ -24,18 +23,13 @@ def deliver(
     """Deliver until idle for `linger` (the file's, unless given) or until `stop` is set.
 
     After `stop`, what is in flight is settled before this returns.
-
-    Raises:
-        ConfigError: the operator's file cannot be used.
-        SchemaError: the database is at another schema.
     """
-    assembly = assemble(settings)
-    servers = locate(settings)
     delivery = assembly.configuration.file.delivery
     return asyncio.run(
         _deliver(
             assembly,
-            servers,
+            database_url,
+            redis_url,
             stop,
             linger=delivery.linger if linger is None else linger,
             max_run=delivery.max_run if max_run is None else max_run,
@@ -46,14 +40,15 @@ def deliver(
 
 async def _deliver(
     assembly: Assembly,
-    servers: Servers,
+    database_url: str,
+    redis_url: str,
     stop: threading.Event,
     *,
     linger: timedelta,
     max_run: timedelta,
     run_id: str | None,
 ) -> Report:
-    async with engine(assembly, servers.database_url, servers.redis_url, run_id=run_id) as running:
+    async with engine(assembly, database_url, redis_url, run_id=run_id) as running:
         watcher = asyncio.create_task(_obey(stop, running))
         try:
             return await running.run(linger, max_run)
@@ -62,6 +57,6 @@ async def _deliver(
 
 
 async def _obey(stop: threading.Event, running: Engine) -> None:
-    while not stop.is_set():  # noqa: ASYNC110  # another thread sets it, so no asyncio.Event will do
+    while not stop.is_set():  # noqa: ASYNC110  # another thread sets it: no asyncio.Event will do
         await asyncio.sleep(0.1)
     running.stopping.set()

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -139,6 +139,15 @@ async def changed_days(conn: AsyncConnection, today: date) -> dict[date, str]:
     observed: dict[date, str | None] = dict(rows)
     versions = await day_versions(conn, list(observed))
     return {day: version for day, version in versions.items() if version != observed[day]}
+
+
+async def observe_changed(conn: AsyncConnection) -> dict[date, str]:
+    """The days that have changed since the last call of this, marked as told."""
+    now = datetime.now(UTC)
+    async with conn.transaction():
+        versions = await changed_days(conn, now.date())
+        await mark_observed(conn, versions, now)
+    return versions
 
 
 async def mark_observed(conn: AsyncConnection, versions: Mapping[date, str], now: datetime) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -94,6 +95,9 @@ class Batcher:
             raise Unavailable("the database did not answer in time") from None
 
     async def _flush_forever(self, line: Line) -> None:
+        with suppress(Unavailable):  # the line logs it, and tries again when there is an event
+            async with line.reached():
+                pass  # the first sender need not wait for the connection
         while True:
             groups = await self._gather()
             try:

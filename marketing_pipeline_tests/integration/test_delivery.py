@@ -1,25 +1,25 @@
 """Delivery against real PostgreSQL, Valkey and the sandbox, which judges what was done."""
 
 import asyncio
-import json
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
-import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from marketing_pipeline import embedded, settings
 from marketing_pipeline.delivery import replay
+from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.run import Report, deliver
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, NewEvent
@@ -36,14 +36,7 @@ class Sandbox:
     record: Path
 
     def faults(self, *faults: dict[str, object]) -> None:
-        request = urllib.request.Request(
-            f"{self.url}/_sandbox/faults",
-            data=json.dumps(faults).encode(),
-            method="PUT",
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            assert answer.status < 300
+        httpx.put(f"{self.url}/_sandbox/faults", json=list(faults)).raise_for_status()
 
     def acts(self) -> dict[str, int]:
         """How often each key was really acted on, harmless repeats of an upsert left out."""
@@ -135,9 +128,13 @@ def record(database: str, events: Sequence[NewEvent]) -> None:
 
 
 def run(used: settings.Settings, linger: float = 1.0) -> Report:
+    assert used.database_url is not None
+    assert used.redis_url is not None
     return deliver(
-        used,
+        assemble(used),
         threading.Event(),
+        database_url=used.database_url,
+        redis_url=used.redis_url,
         linger=timedelta(seconds=linger),
         max_run=timedelta(seconds=60),
     )

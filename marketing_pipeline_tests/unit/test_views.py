@@ -1,6 +1,6 @@
 """Views give the same bytes for the same rows, whatever order they come in."""
 
-import random
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -90,8 +90,7 @@ def test_the_order_of_the_rows_does_not_show(
     view: View, rows: list[Row], reads: Sequence[str]
 ) -> None:
     expected = content(view, rows, reads)
-    for seed in range(20):
-        shuffled = random.Random(seed).sample(rows, len(rows))
+    for shuffled in itertools.islice(itertools.permutations(rows), 0, 720, 11):
         assert content(view, shuffled, reads) == expected
 
 

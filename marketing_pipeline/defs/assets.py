@@ -1,0 +1,115 @@
+"""The log, the deliveries made of it, and the views of both; none of these calls a provider."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pandas as pd
+from dagster import (
+    AssetExecutionContext,
+    BackfillPolicy,
+    Config,
+    DataVersionsByPartition,
+    Failure,
+    asset,
+    observable_source_asset,
+)
+from psycopg import AsyncConnection
+from pydantic import Field
+
+from marketing_pipeline.defs import reports
+from marketing_pipeline.defs.partitions import DAYS
+from marketing_pipeline.defs.resources import EventLog
+from marketing_pipeline.delivery import replay
+from marketing_pipeline.domain import digest
+from marketing_pipeline.event_log import reading
+from marketing_pipeline.views import text
+from marketing_pipeline.views.campaign_performance import campaign_performance as performance_of
+from marketing_pipeline.views.leads import leads as leads_of
+
+
+@observable_source_asset(partitions_def=DAYS, group_name="log")
+def marketing_events(event_log: EventLog) -> DataVersionsByPartition:
+    """The event log by the UTC day on which events are due; only days that changed are told."""
+    versions = event_log.ask(reading.observe_changed)
+    return DataVersionsByPartition({day.isoformat(): seal for day, seal in versions.items()})
+
+
+class DeliveriesConfig(Config):
+    """How a day is materialized."""
+
+    mode: str = Field(
+        default="verify", description="verify: recompute and compare; nothing is ever sent"
+    )
+
+
+@asset(
+    partitions_def=DAYS,
+    deps=[marketing_events],
+    group_name="log",
+    backfill_policy=BackfillPolicy.single_run(),
+)
+def deliveries(
+    context: AssetExecutionContext, config: DeliveriesConfig, event_log: EventLog
+) -> None:
+    """Tally each day and verify it: plans and renderings recomputed, compared byte for byte."""
+    if config.mode != "verify":
+        raise Failure(f"mode: {config.mode!r} is not known; write `verify`", allow_retries=False)
+    problems: list[str] = []
+    for key in context.partition_keys:
+        day = date.fromisoformat(key)
+        tally = event_log.ask(_about(reading.tally, day))
+        found = event_log.ask(_about(replay.verify, day))
+        balances = event_log.ask(_about(reading.balances, [day]))
+        shown = {**reports.of_day(tally), **reports.of_verification(found)}
+        context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
+        problems += [*reports.unbalanced(balances), *found.differences]
+    if problems:
+        raise Failure("\n".join(problems), allow_retries=False)
+
+
+@asset(
+    partitions_def=DAYS,
+    deps=[deliveries],
+    group_name="views",
+    backfill_policy=BackfillPolicy.single_run(),
+)
+def leads(context: AssetExecutionContext, event_log: EventLog) -> None:
+    """Who left an address on a day, and what was done about it."""
+    _materialize(context, event_log, "leads", reading.lead_rows, leads_of)
+
+
+@asset(
+    partitions_def=DAYS,
+    deps=[deliveries],
+    group_name="views",
+    backfill_policy=BackfillPolicy.single_run(),
+)
+def campaign_performance(context: AssetExecutionContext, event_log: EventLog) -> None:
+    """How far each campaign of a day has come."""
+    _materialize(context, event_log, "campaign_performance", reading.campaign_rows, performance_of)
+
+
+def _materialize(
+    context: AssetExecutionContext,
+    event_log: EventLog,
+    name: str,
+    rows_of: Callable[[AsyncConnection, date], Awaitable[list[dict[str, Any]]]],
+    view: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
+    now = datetime.now(UTC)
+    for key in context.partition_keys:
+        day = date.fromisoformat(key)
+        rows = event_log.ask(_about(rows_of, day))
+        frame = view(pd.DataFrame(rows, dtype=object)) if rows else pd.DataFrame()
+        content = text.csv(frame) if rows else ""
+        seal = digest.sha256(content.encode())
+        event_log.ask(_about(reading.keep_view, name, day, seal, len(frame), content, now))
+        shown: dict[str, Any] = {"rows": len(frame), "digest": seal}
+        context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
+
+
+def _about(
+    question: Callable[..., Awaitable[Any]], *about: Any
+) -> Callable[[AsyncConnection], Awaitable[Any]]:
+    return lambda conn: question(conn, *about)

@@ -1,0 +1,65 @@
+"""What Dagster shows of a day: the ledger's numbers as metadata."""
+
+from collections.abc import Mapping
+from datetime import date
+
+from dagster import AssetMaterialization, AssetObservation, MarkdownMetadataValue, MetadataValue
+
+from marketing_pipeline.delivery.replay import Verification
+from marketing_pipeline.event_log.reading import Balance, Tally
+
+DELIVERIES = "deliveries"
+EVENTS = "marketing_events"
+Value = int | str | MarkdownMetadataValue
+
+
+def of_day(tally: Tally) -> dict[str, Value]:
+    """Counts by state, and a table by provider."""
+    return {
+        **{state.lower(): count for state, count in tally.states.items()},
+        "effects": sum(tally.states.values()),
+        "events": sum(tally.events.values()),
+        "calls": tally.calls,
+        "retries": tally.retries,
+        "by_provider": MetadataValue.md(_table(tally.providers)),
+    }
+
+
+def of_verification(found: Verification) -> dict[str, Value]:
+    """What a replay of the day found."""
+    return {
+        "verified_effects": found.rendered,
+        "erased": found.erased,
+        "digest": found.digest,
+        "differences": "\n".join(found.differences) or "none",
+    }
+
+
+def materialization(tally: Tally) -> AssetMaterialization:
+    return AssetMaterialization(
+        asset_key=DELIVERIES, partition=tally.day.isoformat(), metadata=of_day(tally)
+    )
+
+
+def observation(day: date, version: str) -> AssetObservation:
+    return AssetObservation(
+        asset_key=EVENTS, partition=day.isoformat(), tags={"dagster/data_version": version}
+    )
+
+
+def unbalanced(balances: list[Balance]) -> list[str]:
+    """The days whose ledger does not hold what was planned, in words."""
+    return [
+        f"{one.day}: {abs(one.missing)} effects "
+        + ("planned and not in the ledger" if one.missing > 0 else "in the ledger and not planned")
+        for one in balances
+        if one.missing != 0
+    ]
+
+
+def _table(providers: Mapping[str, Mapping[str, int]]) -> str:
+    states = sorted({state for counts in providers.values() for state in counts})
+    lines = [["provider", *states], ["---"] * (len(states) + 1)]
+    for provider, counts in sorted(providers.items()):
+        lines.append([provider, *(str(counts.get(state, 0)) for state in states)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
