@@ -1,0 +1,163 @@
+"""The command line: starts, checks and looks at an installation."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from marketing_pipeline import embedded, settings
+from marketing_pipeline.campaigns.document import ConfigError
+from marketing_pipeline.cli import doctor as checks
+from marketing_pipeline.event_log import intake, schema, status
+from marketing_pipeline.event_log.location import SchemaError, locate
+from marketing_pipeline.settings import Settings, SettingsError
+
+T = TypeVar("T")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="Ingest keys, one or more for each source.")
+app.add_typer(keys, name="keys")
+console = Console()
+AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
+
+
+def main() -> None:
+    """The entry point: what an operator can mend is one line, not a traceback."""
+    try:
+        app()
+    except (ConfigError, SettingsError, SchemaError, embedded.EmbeddedError) as error:
+        print(f"marketing-pipeline: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _settings() -> Settings:
+    return settings.read(os.environ)
+
+
+def _ask(question: Callable[[psycopg.AsyncConnection], Coroutine[None, None, T]]) -> T:
+    async def asked() -> T:
+        url = locate(_settings()).database_url
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
+            return await question(conn)
+
+    return asyncio.run(asked())
+
+
+@app.command()
+def up(
+    sandbox: Annotated[bool, typer.Option(help="call a sandbox, and nobody else")] = False,
+) -> None:
+    """Start ingest, Dagster's UI and its daemon, and stop them together."""
+    from marketing_pipeline.cli import processes
+
+    processes.up(_settings(), sandbox=sandbox)
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option(help="stop everything at the end")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the result here")] = None,
+) -> None:
+    """Send 2,000 events through everything and compare the log with the sandbox's own record."""
+    from marketing_pipeline.cli import demonstration
+
+    sys.exit(demonstration.run(_settings(), once=once, json_file=json_file))
+
+
+@app.command()
+def ingest(host: str | None = None, port: int | None = None) -> None:
+    """Take events over HTTP."""
+    from marketing_pipeline.ingest.serve import serve
+
+    used = _settings()
+    serve(used, locate(used).database_url, host=host, port=port)
+
+
+@app.command()
+def sandbox(port: int = 8026, record: Path = Path(".marketing/sandbox.sqlite")) -> None:
+    """Stand in for the providers on loopback."""
+    module = "marketing_pipeline.sandbox"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [sys.executable, "-m", module, "--port", str(port), "--record", str(record)]
+    os.execv(sys.executable, arguments)  # noqa: S606  # this very interpreter
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the present schema."""
+    used = _settings()
+    url = used.database_url or embedded.attach(used.state_dir).database_url
+    console.print(f"the log is at revision {schema.migrate(url)}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check every part, and say how to mend it."""
+    found = checks.examine(os.environ)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+    else:
+        for one in found:
+            mark = "[green]ok  [/]" if one.passed else "[red]bad [/]"
+            remedy = "" if one.passed or not one.remedy else f"\n       -> {one.remedy}"
+            console.print(f"{mark} {one.part}: {one.finding}{remedy}", highlight=False)
+    sys.exit(0 if all(one.passed for one in found) else 1)
+
+
+@app.command(name="status")
+def show_status(as_json: AsJson = False) -> None:
+    """How many events and effects stand where."""
+    now = _ask(status.read)
+    if as_json:
+        print(json.dumps(asdict(now), default=str))
+        return
+    table = Table("what", "state", "count")
+    for what, counts in (("events", now.events), ("effects", now.effects)):
+        for state, count in counts.items():
+            table.add_row(what, state, f"{count:,}")
+    console.print(table)
+    for pause in now.pauses:
+        console.print(
+            f"[yellow]{pause.provider} waits until {pause.until:%H:%M:%S}[/]: {pause.reason}"
+        )
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded servers, unless somebody uses them."""
+    console.print(embedded.stop(_settings().state_dir))
+
+
+@keys.command("create")
+def create_key(source: str, as_json: AsJson = False) -> None:
+    """Make a key for a source; it is shown this once."""
+    key = _ask(lambda conn: intake.create_key(conn, source, datetime.now(UTC)))
+    print(json.dumps({"source": source, "key": key}) if as_json else key)
+
+
+@keys.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """Which keys there are; never their secrets."""
+    found = _ask(intake.list_keys)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], default=str))
+        return
+    for one in found:
+        console.print(one, highlight=False)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str) -> None:
+    """End a key; ingest notices within ten seconds."""
+    if not _ask(lambda conn: intake.revoke_key(conn, key_id, datetime.now(UTC))):
+        print(f"keys: there is no active key {key_id!r}; see `keys list`", file=sys.stderr)
+        sys.exit(2)

@@ -12,7 +12,6 @@ from dagster import (
     OpExecutionContext,
     in_process_executor,
     job,
-    mem_io_manager,
     op,
 )
 from pydantic import Field
@@ -67,12 +66,7 @@ def balance(context: OpExecutionContext, event_log: EventLog, days: list[str]) -
     context.log.info("%d days balance", len(concerned))
 
 
-# The days handed from op to op need no file: a store of them would grow for ever.
-@job(
-    executor_def=in_process_executor,
-    tags={TAG: "run"},
-    resource_defs={"io_manager": mem_io_manager},
-)
+@job(executor_def=in_process_executor, tags={TAG: "run"})
 def deliver_pending() -> None:
     """Deliver what is due, of all days, until idle; then balance the books."""
     balance(deliver())

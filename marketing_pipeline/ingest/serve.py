@@ -41,7 +41,7 @@ def serve(
     uvicorn.Server(config).run()
 
 
-class _WithoutValues(logging.Filter):
+class WithoutValues(logging.Filter):
     """Tells an exception by its class and place: its message may quote what was sent."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -63,5 +63,5 @@ def _log_as_we_do() -> None:
     server.handlers[:] = ours.handlers
     server.setLevel(logging.INFO)
     server.propagate = False
-    logging.getLogger("uvicorn.error").addFilter(_WithoutValues())
+    logging.getLogger("uvicorn.error").addFilter(WithoutValues())
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings quote the database

@@ -56,7 +56,7 @@ class HubSpot(Unsearchable):
 
     name: str
     contract: Contract
-    base_url: str
+    url: httpx.URL
     token: SecretStr
 
     def request(self, effect_id: UUID, content: Content) -> httpx.Request:
@@ -76,7 +76,7 @@ class HubSpot(Unsearchable):
             "Authorization": f"Bearer {self.token.get_secret_value()}",
             "Content-Type": "application/json",
         }
-        return httpx.Request("POST", self.base_url + PATH, headers=headers, content=body)
+        return httpx.Request("POST", self.url, headers=headers, content=body)
 
     def outcome(self, response: httpx.Response, now: datetime) -> Outcome:
         document = answer.document(response)

@@ -69,7 +69,7 @@ class MailgunOptions(Options):
         return Mailgun(
             name=name,
             contract=contract,
-            base_url=base_url or ADDRESSES[self.region],
+            url=httpx.URL(f"{base_url or ADDRESSES[self.region]}/v3/{self.domain}/"),
             domain=self.domain,
             api_key=self.api_key,
         )
@@ -84,7 +84,7 @@ class Mailgun:
 
     name: str
     contract: Contract
-    base_url: str
+    url: httpx.URL  # of the domain, with a slash at its end
     domain: str
     api_key: SecretStr
 
@@ -108,8 +108,7 @@ class Mailgun:
         headers = self._authorization() | {
             "Content-Type": f"multipart/form-data; boundary={boundary}"
         }
-        url = f"{self.base_url}/v3/{self.domain}/messages"
-        return httpx.Request("POST", url, headers=headers, content=body)
+        return httpx.Request("POST", self.url.join("messages"), headers=headers, content=body)
 
     def outcome(self, response: httpx.Response, now: datetime) -> Outcome:
         document = answer.document(response)
@@ -138,8 +137,9 @@ class Mailgun:
             "begin": str(int((since - CLOCKS).timestamp())),
             "ascending": "yes",  # the API wants an end or a direction
         }
-        url = f"{self.base_url}/v3/{self.domain}/events"
-        return httpx.Request("GET", url, params=query, headers=self._authorization())
+        return httpx.Request(
+            "GET", self.url.join("events"), params=query, headers=self._authorization()
+        )
 
     def finding(self, response: httpx.Response, effect_id: UUID) -> Finding:
         document = answer.document(response)

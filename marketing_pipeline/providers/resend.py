@@ -41,7 +41,10 @@ class ResendOptions(Options):
 
     def provider(self, name: str, contract: Contract, base_url: str | None) -> "Resend":
         return Resend(
-            name=name, contract=contract, base_url=base_url or ADDRESS, api_key=self.api_key
+            name=name,
+            contract=contract,
+            url=httpx.URL(f"{base_url or ADDRESS}/emails"),
+            api_key=self.api_key,
         )
 
 
@@ -54,7 +57,7 @@ class Resend(Unsearchable):
 
     name: str
     contract: Contract
-    base_url: str
+    url: httpx.URL
     api_key: SecretStr
 
     def request(self, effect_id: UUID, content: Content) -> httpx.Request:
@@ -76,7 +79,7 @@ class Resend(Unsearchable):
             "Content-Type": "application/json",
             "Idempotency-Key": str(effect_id),
         }
-        return httpx.Request("POST", f"{self.base_url}/emails", headers=headers, content=body)
+        return httpx.Request("POST", self.url, headers=headers, content=body)
 
     def outcome(self, response: httpx.Response, now: datetime) -> Outcome:
         document = answer.document(response)

@@ -6,7 +6,6 @@ that was read and then dropped as a failed connect: believed, each is a mail sen
 """
 
 import asyncio
-import re
 import select
 import ssl
 from collections.abc import Callable
@@ -26,7 +25,6 @@ from yarl import URL
 from marketing_pipeline import telemetry
 
 LONGEST_REASON = 300
-_UNASKED = re.compile(rb"[\r\n\0]")  # in a header it would begin another one
 _OURS = ((b"Accept-Encoding", b"identity"), (b"User-Agent", b"marketing-pipeline"))
 
 
@@ -85,7 +83,7 @@ class Transport:
             ttl_dns_cache=int(limits.dns.total_seconds()),
         )
         self._timeout = aiohttp.ClientTimeout(sock_connect=limits.connect.total_seconds())
-        self._targets: dict[URL, aiohttp.ClientRequest] = {}
+        self._targets: dict[tuple[str, str, int | None], aiohttp.ClientRequest] = {}
         self._used: WeakSet[ResponseHandler] = WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -120,8 +118,8 @@ class Transport:
             NotWritten: see there.
             AnswerLost: see there.
         """
-        allowed = (within or self._limits.call).total_seconds()
-        deadline = asyncio.get_running_loop().time() + allowed
+        allowed = self._limits.call if within is None else within  # 0 is: not at all
+        deadline = asyncio.get_running_loop().time() + allowed.total_seconds()
         wire = _wire(request)
         connection = await self._connect(request.url, deadline)
         try:
@@ -163,11 +161,12 @@ class Transport:
 
     def _target(self, url: httpx.URL) -> aiohttp.ClientRequest:
         """What the pool knows a destination by; only ever read, so one serves all its calls."""
-        origin = URL.build(scheme=url.scheme, host=url.host, port=url.port)
-        target = self._targets.get(origin)
+        key = (url.scheme, url.host, url.port)
+        target = self._targets.get(key)
         if target is None:
+            origin = URL.build(scheme=url.scheme, host=url.host, port=url.port)
             loop = asyncio.get_running_loop()
-            target = self._targets[origin] = aiohttp.ClientRequest("GET", origin, loop=loop)
+            target = self._targets[key] = aiohttp.ClientRequest("GET", origin, loop=loop)
         return target
 
     async def _exchange(
@@ -183,18 +182,15 @@ class Transport:
         if protocol is None:
             raise NotWritten("the connection was gone before the write")
         protocol.set_response_params(skip_payload=request.method == "HEAD", read_until_eof=True)
-        writer = StreamWriter(protocol, loop)
         doing = "writing"
         if loop.time() >= deadline:
             raise NotWritten("its time was up before the write")
         if before_write is not None:
             before_write()
         try:
-            async with asyncio.timeout_at(self._by(self._limits.write, deadline)) as timer:
-                await writer.write(wire, drain=False)  # handed over here, without a pause
-                await writer.drain()
-                doing = "reading"
-                timer.reschedule(self._by(self._limits.read, deadline))
+            await self._write(protocol, wire, deadline)  # it begins here, without a pause
+            doing = "reading"
+            async with asyncio.timeout_at(self._by(self._limits.read, deadline)):
                 return await self._answer(protocol, request)
         except TimeoutError as error:
             raise AnswerLost(f"its time was up while {doing}") from error
@@ -202,6 +198,13 @@ class Transport:
             raise
         except Exception as error:  # whatever it was, the request may have been read
             raise AnswerLost(f"while {doing}: {type(error).__name__}: {error}") from error
+
+    async def _write(self, protocol: ResponseHandler, wire: bytes, deadline: float) -> None:
+        writer = StreamWriter(protocol, asyncio.get_running_loop())
+        await writer.write(wire, drain=False)
+        if protocol.writing_paused:  # the system has not taken it all
+            async with asyncio.timeout_at(self._by(self._limits.write, deadline)):
+                await writer.drain()
 
     def _by(self, limit: timedelta, deadline: float) -> float:
         return min(deadline, asyncio.get_running_loop().time() + limit.total_seconds())
@@ -223,14 +226,15 @@ class Transport:
 
 def _wire(request: httpx.Request) -> bytes:
     """The request's bytes, as the adapter wrote them and in its order."""
-    headers = list(request.headers.raw)
-    headers += [(name, value) for name, value in _OURS if name.decode() not in request.headers]
-    target = request.url.raw_path
-    if any(_UNASKED.search(part) for header in headers for part in header):
-        raise NotWritten("a header holds a line break or a NUL; mend the provider's options")
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), target)]
+    headers = request.headers.raw
+    names = {name.lower() for name, _ in headers}
+    headers += [header for header in _OURS if header[0].lower() not in names]
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     lines += [b"%s: %s" % header for header in headers]
-    return b"\r\n".join([*lines, b"", request.read()])
+    head = b"\r\n".join(lines)
+    if not head.count(b"\r") == head.count(b"\n") == len(headers) or b"\0" in head:
+        raise NotWritten("a header holds a line break or a NUL; mend the provider's options")
+    return b"%s\r\n\r\n%s" % (head, request.read())
 
 
 def _headers(message: RawResponseMessage) -> list[tuple[bytes, bytes]]:

@@ -46,7 +46,7 @@ class WebhookOptions(Options):
 
     def provider(self, name: str, contract: Contract, base_url: str | None) -> "Webhook":
         url = self.url if base_url is None else f"{base_url}/{name}"
-        return Webhook(name=name, contract=contract, url=url, secret=self.secret)
+        return Webhook(name=name, contract=contract, url=httpx.URL(url), secret=self.secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Webhook(Unsearchable):
 
     name: str
     contract: Contract
-    url: str = field(repr=False)
+    url: httpx.URL = field(repr=False)
     secret: SecretStr | None = None
 
     def request(self, effect_id: UUID, content: Content) -> httpx.Request:

@@ -13,6 +13,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def routes(desk: Desk) -> list[web.RouteDef]:
+    """Writers answer 204, or 400 with the field, its problem and the remedy; readers answer JSON.
+
+    faults: [{"provider", "kind", "share" or "times", "operation"?, "seconds"?, "seed"?}], see
+    faults.Kind; a new list replaces the old one. limits: {provider: {"limit", "seconds"}}.
+    settings: {"mailgun_index_delay"?: s, "latency"?: {provider: s}, "keys"?: {provider: key}}.
+    record and calls: the rows after ?since=n. summary: see summary.summary.
+    """
     return [
         web.put("/_sandbox/faults", _put(lambda wish: _set_faults(desk, wish))),
         web.delete("/_sandbox/faults", _delete(lambda: _set_faults(desk, []))),

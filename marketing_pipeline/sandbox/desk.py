@@ -17,7 +17,7 @@ from marketing_pipeline.sandbox.exchange import (
     refusal,
 )
 from marketing_pipeline.sandbox.faults import BEFORE, UNANSWERED, Faults, Kind, Rule
-from marketing_pipeline.sandbox.limits import Limit, Window
+from marketing_pipeline.sandbox.limits import Allowance, Limit, Window
 from marketing_pipeline.sandbox.record import Record
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -92,17 +92,15 @@ class Desk:
     def _settle(self, name: str, call: Call) -> Verdict:
         """Decide, act and record in one transaction, committed before any answer is sent."""
         provider, window = PROVIDERS[name], self._windows[name]
-        order = self._order(provider, call)
+        order = self._order(name, call)
         late = window.enter(call.at)
         rule = None if late else self.faults.choose(call.number, name, call.operation)
-        identity = (name, call.operation, order.key or "")
         with self.record.transaction():
-            if late:
-                answer: Answer | None = provider.throttled(call, late)
-            elif identity in self._in_flight and order.busy:
-                answer = order.busy
-            else:
-                answer = self._performed(provider, call, order, rule)
+            answer = (
+                provider.throttled(call, late)
+                if late
+                else self._performed(provider, call, order, rule)
+            )
             self.record.add_call(
                 call.number,
                 call.at,
@@ -114,18 +112,17 @@ class Desk:
             )
             self.record.add_pressure(name, window.pressure(), over_limit=late is not None)
         self.record.calls = call.number
-        allowance = window.allowance(call.at)
-        if rule and rule.kind is Kind.THROTTLE:
-            allowance = replace(allowance, remaining=0, reset=rule.seconds)
         if answer:
-            headers = {**provider.limit_headers(allowance), **answer.headers}
-            answer = replace(answer, headers=headers)
-        return self._verdict(name, order, answer, rule, identity)
+            answer = _with_limits(answer, provider, window.allowance(call.at), rule)
+        return self._verdict(name, call, order, answer, rule)
 
-    def _order(self, provider: Provider, call: Call) -> Order:
+    def _order(self, name: str, call: Call) -> Order:
         if call.operation == NOWHERE:
-            return refusal(provider.unknown(call))
-        return provider.read(call, self.settings)
+            return refusal(PROVIDERS[name].unknown(call))
+        order = PROVIDERS[name].read(call, self.settings)
+        if order.busy and (name, call.operation, order.key) in self._in_flight:
+            return refusal(order.busy, order.key)
+        return order
 
     def _performed(
         self, provider: Provider, call: Call, order: Order, rule: Rule | None
@@ -141,19 +138,14 @@ class Desk:
         return None if kind in UNANSWERED else done
 
     def _verdict(
-        self,
-        name: str,
-        order: Order,
-        answer: Answer | None,
-        rule: Rule | None,
-        identity: tuple[str, str, str],
+        self, name: str, call: Call, order: Order, answer: Answer | None, rule: Rule | None
     ) -> Verdict:
         """A key is in flight as long as its first answer is on the way, and only then."""
         wait = self.settings.latency.get(name, timedelta())
         if rule and rule.kind is Kind.SLOW:
             wait += rule.seconds
         done = answer is not None and answer.status < 300 and order.busy is not None
-        holds = identity if done and order.key and identity not in self._in_flight else None
+        holds = (name, call.operation, order.key) if done and order.key else None
         return Verdict(answer=answer, rule=rule, wait=wait, holds=holds)
 
     async def _wait(self, verdict: Verdict) -> None:
@@ -162,8 +154,18 @@ class Desk:
         try:
             await asyncio.sleep(verdict.wait.total_seconds())
         finally:
-            self._in_flight.discard(verdict.holds or ("", "", ""))
+            if verdict.holds:
+                self._in_flight.remove(verdict.holds)
 
     def _window(self, name: str, limit: Limit) -> Window:
         """A limit looks back over a restart, or the judge would be blind for one window."""
         return Window(limit, self.record.latest_calls(name, self._clock() - limit.window))
+
+
+def _with_limits(
+    answer: Answer, provider: Provider, allowance: Allowance, rule: Rule | None
+) -> Answer:
+    """A throttled client reads of an empty window, whatever ours holds."""
+    if rule and rule.kind is Kind.THROTTLE:
+        allowance = replace(allowance, remaining=0, reset=rule.seconds)
+    return replace(answer, headers={**provider.limit_headers(allowance), **answer.headers})

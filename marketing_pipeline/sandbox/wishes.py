@@ -112,7 +112,7 @@ def _operation(wish: object, field: str, provider: Provider) -> str | None:
 
 def _object(wish: object, field: str, known: Sequence[str]) -> Mapping[str, object]:
     if not isinstance(wish, dict):
-        raise BadWish(field, "is not an object", f"send one with {', '.join(known)}")
+        raise BadWish(field, "is not an object", f"send an object with {', '.join(known)}")
     for name in wish:
         if name not in known:
             inner = name if field == "body" else f"{field}.{name}"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 import yaml
 from openapi_core import OpenAPI
@@ -57,9 +56,6 @@ def client(tmp_path: Path, clock: Clock) -> Iterator[httpx.Client]:
 def acts(client: httpx.Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = client.get("/_sandbox/record").json()
     return found
-
-
-# HubSpot
 
 
 def contact(email: str, trace: str | None = None, **properties: str) -> dict[str, Any]:
@@ -169,9 +165,6 @@ def test_a_repeat_that_undoes_a_newer_write_is_told(client: httpx.Client) -> Non
     upsert(client, contact("ada@example.org", "t-2", city="Linz"))
     upsert(client, contact("ada@example.org", "t-1", city="Graz"))
     assert client.get("/_sandbox/summary").json()["stale"] == ["t-1"]
-
-
-# Resend
 
 
 @pytest.fixture(scope="module")
@@ -310,14 +303,16 @@ def test_resend_tells_its_rate_in_seconds_from_now(client: httpx.Client) -> None
     assert int(headers["ratelimit-remaining"]) == int(headers["ratelimit-limit"]) - 1
 
 
-# Mailgun
+@pytest.fixture(scope="module")
+def published() -> dict[str, Any]:
+    path = SPECS / "mailgun" / "openapi.yaml"
+    published: dict[str, Any] = yaml.safe_load(path.read_text())
+    return published
 
 
 @pytest.fixture(scope="module")
-def mailgun() -> dict[str, Any]:
-    path = SPECS / "mailgun" / "openapi.yaml"
-    document: dict[str, Any] = yaml.safe_load(path.read_text())
-    return document
+def mailgun(published: dict[str, Any]) -> OpenAPI:
+    return OpenAPI.from_dict(published)
 
 
 FORM = {"from": "Ada <ada@example.org>", "to": "bob@example.com", "subject": "Hi", "text": "Hello"}
@@ -339,16 +334,16 @@ def search(client: httpx.Client, **filters: str) -> httpx.Response:
     return client.get(EVENTS, auth=("api", "key"), params=renamed)
 
 
-def conforms(mailgun: dict[str, Any], path: str, method: str, answer: httpx.Response) -> None:
-    """Against the schema that the specification gives for that status."""
-    responses = mailgun["paths"][path][method]["responses"]
-    schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]
-    whole = {**schema, "components": mailgun["components"]}
-    jsonschema.validate(answer.json(), whole, cls=jsonschema.Draft202012Validator)
+def conforms(mailgun: OpenAPI, method: str, what: str, answer: httpx.Response) -> None:
+    """Answers only: the checker passes a multipart request without its required fields."""
+    request = MockRequest("https://api.mailgun.net", method, f"/v3/example.org/{what}")
+    kind = answer.headers["Content-Type"]
+    response = MockResponse(answer.content, status_code=answer.status_code, content_type=kind)
+    mailgun.validate_response(request, response)
 
 
 def test_mailgun_answers_as_its_specification_says(
-    client: httpx.Client, clock: Clock, mailgun: dict[str, Any]
+    client: httpx.Client, clock: Clock, mailgun: OpenAPI
 ) -> None:
     sent = post(client, {**FORM, "h:Message-Id": NOW})
     clock.now += timedelta(seconds=1)
@@ -363,28 +358,34 @@ def test_mailgun_answers_as_its_specification_says(
     answers = [sent, refused, throttled, failed]
     assert [answer.status_code for answer in answers] == [200, 400, 429, 500]
     for answer in answers:
-        conforms(mailgun, "/v3/{domain_name}/messages", "post", answer)
+        conforms(mailgun, "post", "messages", answer)
     assert len(found.json()["items"]) == 1
-    conforms(mailgun, "/v3/{domain_name}/events", "get", found)
+    conforms(mailgun, "get", "events", found)
 
 
-def test_the_check_of_mailguns_answers_fails_on_a_bad_one(mailgun: dict[str, Any]) -> None:
-    event = {"event": "accepted", "message": {"headers": {"from": "a@b.org"}, "attachments": []}}
-    bad = {
-        ("/v3/{domain_name}/messages", "post"): {"id": 5, "message": "Queued. Thank you."},
-        ("/v3/{domain_name}/events", "get"): {"items": [event], "paging": {}},
-    }
-    for (path, method), document in bad.items():
-        with pytest.raises(jsonschema.ValidationError):
-            conforms(mailgun, path, method, httpx.Response(200, json=document))
+@pytest.mark.parametrize(
+    ("method", "what", "status", "document"),
+    [
+        ("post", "messages", 200, {"id": 5, "message": "Queued. Thank you."}),
+        ("post", "messages", 400, {"message": ["to parameter is missing"]}),
+        ("post", "messages", 202, {"id": "<a@b>", "message": "Queued. Thank you."}),
+        ("get", "events", 200, {"items": [{"event": "lost"}], "paging": {}}),
+        ("get", "events", 200, {"items": [{"message": {"headers": {}}}], "paging": {}}),
+    ],
+)
+def test_the_check_of_mailguns_answers_fails_on_a_bad_one(
+    mailgun: OpenAPI, method: str, what: str, status: int, document: object
+) -> None:
+    with pytest.raises(OpenAPIError):
+        conforms(mailgun, method, what, httpx.Response(status, json=document))
 
 
 @pytest.mark.parametrize("missing", ["from", "to", "subject"])
 def test_what_mailguns_specification_requires_is_required(
-    client: httpx.Client, mailgun: dict[str, Any], missing: str
+    client: httpx.Client, published: dict[str, Any], missing: str
 ) -> None:
     name = "POST-v3-domain_name-messages-multipart-form-data-RequestBody"
-    assert missing in mailgun["components"]["schemas"][name]["required"]
+    assert missing in published["components"]["schemas"][name]["required"]
     answer = post(client, {field: value for field, value in FORM.items() if field != missing})
     assert (answer.status_code, answer.json()["message"]) == (
         400,
@@ -426,8 +427,11 @@ def test_mailgun_takes_multipart_only(client: httpx.Client) -> None:
 def test_mailgun_forbids_in_a_bare_word(client: httpx.Client) -> None:
     client.put("/_sandbox/settings", json={"keys": {"mailgun": "good"}})
     parts = {name: (None, value) for name, value in FORM.items()}
-    for auth in (None, ("api", "bad"), ("ada", "good")):
-        answer = client.post(MESSAGES, auth=auth, files=parts)
+    refused = [
+        client.post(MESSAGES, auth=(n, k), files=parts) for n, k in (("api", "x"), ("x", "good"))
+    ]
+    refused.append(client.post(MESSAGES, files=parts))
+    for answer in refused:
         assert (answer.status_code, answer.text) == (401, "Forbidden")
     assert client.post(MESSAGES, auth=("api", "good"), files=parts).status_code == 200
 
@@ -537,9 +541,6 @@ def test_a_form_is_read_to_the_byte() -> None:
 )
 def test_a_malformed_form_is_none(content_type: str, body: bytes) -> None:
     assert form.fields(content_type, body) is None
-
-
-# The webhook
 
 
 def call_hook(client: httpx.Client, name: str, key: str, document: object) -> httpx.Response:

@@ -249,6 +249,20 @@ async def test_waiting_for_a_free_connection_counts_against_the_call(server: Ser
         assert response.status_code == 200  # the cancelled call gave its place back
 
 
+@pytest.mark.parametrize("within", [timedelta(0), timedelta(seconds=-1)])
+@pytest.mark.parametrize("connection", ["new", "reused"])
+async def test_a_call_whose_time_is_up_is_not_written(
+    server: Server, transport: Transport, connection: str, within: timedelta
+) -> None:
+    if connection == "reused":
+        await transport.send(request("POST", server.url()))
+        server.requests.clear()
+    with pytest.raises(NotWritten):
+        await transport.send(request("POST", server.url()), within=within)
+    await asyncio.sleep(0.05)
+    assert server.requests == []
+
+
 @pytest.mark.parametrize("connection", ["new", "reused"])
 async def test_a_check_that_refuses_lets_nothing_reach_the_server(
     server: Server, connection: str
