@@ -41,7 +41,12 @@ class HubSpotOptions(Options):
     token: Secret
 
     def provider(self, name: str, contract: Contract, base_url: str | None) -> "HubSpot":
-        return HubSpot(name=name, contract=contract, base_url=base_url or ADDRESS, token=self.token)
+        return HubSpot(
+            name=name,
+            contract=contract,
+            url=httpx.URL((base_url or ADDRESS) + PATH),
+            token=self.token,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
