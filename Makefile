@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(if $(shell command -v $(name) 2>/dev/null),$(name))))
+# The first that runs and is new enough: a version manager's shim may stand there and not run.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 
@@ -32,7 +33,7 @@ clean:  ## Remove the virtual environment and caches; the log in .marketing/ sta
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; found: $$($(PYTHON) --version). Name one: make PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed and none was found. Name one: make PYTHON=/path/to/python"; exit 1; }
 ifdef UV
 	uv venv --quiet --python "$$(command -v $(PYTHON))" .venv
 else
