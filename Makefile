@@ -38,14 +38,13 @@ ifdef UV
 	uv venv --quiet --python "$$(command -v $(PYTHON))" .venv
 else
 	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 endif
 
 # The project itself goes in last and without dependencies: those are pinned by hash.
-ifdef UV
-INSTALL := uv pip install --quiet --python .venv/bin/python
-else
-INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
-endif
+# pip before 24 refuses a pinned package that another one asks for with an extra, so where there is no
+# uv the environment gets its own.
+INSTALL = $(if $(UV),uv,.venv/bin/uv) pip install --quiet --python .venv/bin/python
 
 .venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
 	$(INSTALL) --require-hashes -r requirements.txt
