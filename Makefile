@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 # The first that runs and is new enough: a version manager's shim may stand there and not run.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+# Whoever has a certificate of their own in the way has it in the system store.
+export UV_SYSTEM_CERTS := true
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 
