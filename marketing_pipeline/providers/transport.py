@@ -156,7 +156,9 @@ class Transport:
         except TimeoutError as error:
             waited = "connection or turn" if timer.expired() else "connection"
             raise NotWritten(f"no {waited} to {url.host} in time") from error
-        except (aiohttp.ClientError, OSError) as error:  # none is known to come from here
+        except NotWritten:
+            raise
+        except Exception as error:  # none is known to come from here: the safe side
             raise AnswerLost(f"{type(error).__name__}: {error}") from error
 
     def _target(self, url: httpx.URL) -> aiohttp.ClientRequest:

@@ -561,3 +561,11 @@ async def test_headers_that_come_twice_arrive_twice(server: Server, transport: T
     server.answer = b"HTTP/1.1 200 OK\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 0\r\n\r\n"
     response = await transport.send(request("GET", server.url()))
     assert repeated(response, "x-a") == ["1", "2"]
+
+
+async def test_a_failure_nobody_thought_of_is_no_proof_that_nothing_was_written(
+    transport: Transport,
+) -> None:
+    """aiohttp refuses this address before connecting; only listed causes count as unwritten."""
+    with pytest.raises(AnswerLost):
+        await transport.send(request("POST", "http://127.1/"))
