@@ -12,6 +12,7 @@ machine.
 import argparse
 import asyncio
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -30,7 +31,6 @@ from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
-import uvicorn
 import uvloop
 from psycopg import AsyncConnection
 from rich.console import Console
@@ -46,6 +46,7 @@ from marketing_pipeline.ingest.app import create_app
 from marketing_pipeline.ingest.batcher import Batcher, Outcome
 from marketing_pipeline.ingest.events import Events
 from marketing_pipeline.ingest.senders import Senders
+from marketing_pipeline.ingest.serve import run
 
 SOURCE = "benchmark"
 LIMIT_MIB = 120  # what the service may take after 50,000 events
@@ -86,7 +87,7 @@ def main() -> None:
         sys.exit(f"{stored} events are in the log, {expected} were accepted: the figures are void")
     _print(runs, arguments.connections)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
+        arguments.json.write_text(json.dumps([asdict(one) for one in runs], indent=2) + "\n")
 
 
 def measure(service: str, database_url: str, key: str, events: int, connections: int) -> Measured:
@@ -118,21 +119,12 @@ def measure(service: str, database_url: str, key: str, events: int, connections:
 
 
 def _serve(service: str, database_url: str, listener: socket.socket) -> None:
-    here = settings.read({})
-    app = create_app(here, database_url)
+    app = create_app(settings.read({}), database_url)
     if service == "without the store":
         events = Events(Senders(database_url), Storeless(database_url))
         app = Starlette(routes=[Route("/events", events.post, methods=["POST"])])
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        proxy_headers=False,
-        log_level="warning",
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    logging.disable(logging.INFO)
+    run(app, sockets=[listener])
 
 
 class _Connection(asyncio.Protocol):
@@ -246,11 +238,11 @@ def _print(runs: Sequence[Measured], connections: int) -> None:
     table = Table(title=f"POST /events over {connections} connections")
     for heading in ("service", "events", "events/s", "p50 ms", "p95 ms", "p99 ms", "RSS MiB"):
         table.add_column(heading, justify="left" if heading == "service" else "right")
-    for run in runs:
-        times = (f"{value:.1f}" for value in (run.p50_ms, run.p95_ms, run.p99_ms, run.rss_mib))
-        table.add_row(run.service, f"{run.events:,}", f"{run.per_second:,.0f}", *times)
+    for one in runs:
+        times = (f"{value:.1f}" for value in (one.p50_ms, one.p95_ms, one.p99_ms, one.rss_mib))
+        table.add_row(one.service, f"{one.events:,}", f"{one.per_second:,.0f}", *times)
     Console().print(table)
-    most = max(run.rss_mib for run in runs)
+    most = max(one.rss_mib for one in runs)
     print(
         f"memory: {most:.0f} MiB of {LIMIT_MIB} MiB", "- kept" if most < LIMIT_MIB else "- BROKEN"
     )

@@ -21,17 +21,17 @@ class Health:
         """`reach` says what to do when the database is away."""
         self._line = Line(database_url)
         self._reach = reach
-        self._revision = Remembered(self._load)
+        self._revisions = Remembered(self._load)
 
     async def alive(self, _: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def ready(self, _: Request) -> Response:
         try:
-            revision = await self._revision.value(_FRESH)
+            revision, needed = await self._revisions.value(_FRESH)
         except Unavailable as error:
             return problem.unavailable(str(error), self._reach).response()
-        if revision != (needed := await asyncio.to_thread(schema.newest)):
+        if revision != needed:
             return problem.unavailable(
                 f"the schema is {revision or 'not there'}, this version needs {needed}",
                 "run `marketing-pipeline migrate`, or the version that goes with the schema",
@@ -41,6 +41,8 @@ class Health:
     async def close(self) -> None:
         await self._line.close()
 
-    async def _load(self) -> str | None:
+    async def _load(self) -> tuple[str | None, str]:
+        """The schema that there is, and the one that is needed."""
         async with self._line.reached() as conn:
-            return await intake.revision(conn)
+            revision = await intake.revision(conn)
+        return revision, await asyncio.to_thread(schema.newest)

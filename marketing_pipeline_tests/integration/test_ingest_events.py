@@ -1,6 +1,8 @@
 """POST /events and POST /events/batch, as senders meet them."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -333,3 +335,10 @@ def test_what_is_not_there_is_said_so(
     assert (answer.status_code, answer.headers.get("Allow")) == (status, allow)
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["status"] == status
+
+
+def test_the_service_does_not_know_dagster() -> None:
+    """It would cost 2 s and 67 MB."""
+    code = "import sys, marketing_pipeline.ingest.serve; print('dagster' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
