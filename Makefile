@@ -5,6 +5,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 export UV_SYSTEM_CERTS := true
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
+# Extras stay in the lock: pip's hash mode wants a pin for each name as it is asked for.
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +30,8 @@ check: .venv/dev  ## Format check, lint, import law, types
 	$(BIN)/mypy
 
 lock:  ## Pin the dependencies of pyproject.toml again, with hashes
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet pyproject.toml -o requirements.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --quiet --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(COMPILE) pyproject.toml -o requirements.txt
+	$(COMPILE) --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean:  ## Remove the virtual environment and caches; the log in .marketing/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -40,13 +42,14 @@ ifdef UV
 	uv venv --quiet --python "$$(command -v $(PYTHON))" .venv
 else
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 endif
 
 # The project itself goes in last and without dependencies: those are pinned by hash.
-# pip before 24 refuses a pinned package that another one asks for with an extra, so where there is no
-# uv the environment gets its own.
-INSTALL = $(if $(UV),uv,.venv/bin/uv) pip install --quiet --python .venv/bin/python
+ifdef UV
+INSTALL := uv pip install --quiet --python .venv/bin/python
+else
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+endif
 
 .venv/runtime: requirements.txt pyproject.toml | .venv/bin/python
 	$(INSTALL) --require-hashes -r requirements.txt

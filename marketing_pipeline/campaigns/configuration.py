@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from marketing_pipeline.campaigns import document, rendering
 from marketing_pipeline.campaigns.document import Document
-from marketing_pipeline.campaigns.rendering import Sender, Template
+from marketing_pipeline.campaigns.rendering import Sender
 from marketing_pipeline.campaigns.schema import PipelineFile
 from marketing_pipeline.domain import digest
 from marketing_pipeline.domain.audience import Audience
 from marketing_pipeline.domain.effect import EffectKind
 from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.domain.plan import Campaign, Priority, Route, Rules, TemplateRef
+from marketing_pipeline.domain.template import Template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,20 +15,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from marketing_pipeline.domain import digest
 from marketing_pipeline.domain.effect import Email
+from marketing_pipeline.domain.template import Template
 
 
 class TemplateError(ValueError):
     """A template cannot be read, or not be rendered with these variables; says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """A mail before its variables; `hash` is of name, subject and HTML."""
-
-    hash: str
-    name: str
-    subject: str
-    html: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,6 @@ class Delivery(Strict):
     linger: Span = timedelta(seconds=60)  # how long an idle run stays awake
     max_run: Span = timedelta(minutes=55)  # a run ends after this, and the sensor starts another
     lease_margin: Span = timedelta(seconds=10)  # a lease outlasts its call's timeout by this
-    keep_warm: bool = False  # always keep one run awake
 
 
 class PipelineFile(Strict):

@@ -7,8 +7,8 @@ from psycopg import AsyncConnection
 
 from marketing_pipeline.campaigns import configuration, rendering
 from marketing_pipeline.campaigns.configuration import Meaning
-from marketing_pipeline.campaigns.rendering import Template
 from marketing_pipeline.domain.effect import Contact, Content, EffectKind, Post
+from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import planning
 
 
@@ -42,15 +42,16 @@ class Contents:
             digests.add(effect.config_digest)
             if effect.template is not None:
                 hashes.add(effect.template)
-        for digest in digests - self._meanings.keys():
-            self._meanings[digest] = configuration.meaning(await planning.config(conn, digest))
+        for digest in digests:
+            await self.meaning(conn, digest)
         if missing := hashes - self._templates.keys():
-            for stored in await planning.templates(conn, sorted(missing)):
-                self._templates[stored.hash] = Template(
-                    hash=stored.hash, name=stored.name, subject=stored.subject, html=stored.html
-                )
+            for template in await planning.templates(conn, sorted(missing)):
+                self._templates[template.hash] = template
 
-    def meaning(self, digest: str) -> Meaning:
+    async def meaning(self, conn: AsyncConnection, digest: str) -> Meaning:
+        """What a version of the operator's file meant, read once."""
+        if digest not in self._meanings:
+            self._meanings[digest] = configuration.meaning(await planning.config(conn, digest))
         return self._meanings[digest]
 
     def of(self, effect: Inputs) -> Content:

@@ -9,15 +9,15 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 
 from marketing_pipeline import telemetry
 from marketing_pipeline.delivery import gate, planner
 from marketing_pipeline.delivery.assembly import Assembly, Destination
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.lane import AGAIN, LOOK, Lane
-from marketing_pipeline.delivery.settling import Settler
+from marketing_pipeline.delivery.lane import LOOK, Lane, rest
+from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.event_log import heartbeats, ledger
 from marketing_pipeline.providers.transport import Limits, Transport
 
@@ -101,7 +101,7 @@ class Engine:
                         resumed = True
                     rules = self.assembly.configuration.meaning.rules
                     done = await planner.plan_due(conn, rules, now)
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
                 continue
@@ -114,7 +114,7 @@ class Engine:
                 continue
             if self._planning_idle_since is None:
                 self._planning_idle_since = time.monotonic()
-            await _wait(self._due, LOOK)
+            await rest(self._due, LOOK)
 
     async def _listen(self) -> None:
         """Be woken by ingest's NOTIFY; a poll stands behind it, so a lost one costs a second."""
@@ -127,7 +127,7 @@ class Engine:
                     self._due.set()
                     async for _ in conn.notifies():
                         self._due.set()
-            except psycopg.OperationalError as error:
+            except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
             await asyncio.sleep(AGAIN)
 
@@ -136,7 +136,7 @@ class Engine:
             try:
                 async with self.pool.connection() as conn:
                     await heartbeats.beat(conn, self.worker, self.run_id, LIVES)
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
             await asyncio.sleep(BEAT)
 
@@ -144,7 +144,7 @@ class Engine:
         try:
             async with self.pool.connection() as conn:
                 await heartbeats.stop_beating(conn, self.worker)
-        except (psycopg.OperationalError, PoolTimeout) as error:  # it lapses by itself
+        except AWAY as error:  # it lapses by itself
             telemetry.emit("database_lost", reason=str(error))
 
     async def _sweep(self) -> None:
@@ -155,7 +155,7 @@ class Engine:
                 async with self.pool.connection() as conn:
                     now = datetime.now(UTC)
                     await planner.finish(conn, await ledger.stranded(conn, now), now)
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
 
 
@@ -236,10 +236,3 @@ async def _report_unset(conn: psycopg.AsyncConnection, assembly: Assembly, now: 
             pause = ledger.Pause(provider=name, until=now + UNSET, reason=reason)
             await ledger.pause(conn, pause, now)
             telemetry.emit("provider_blocked", provider=name, until=pause.until, reason=reason)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

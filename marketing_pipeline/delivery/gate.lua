@@ -56,11 +56,6 @@ if verb == 'pause' then
     return {0, 0, now}
 end
 
-if verb == 'resume' then
-    redis.call('HDEL', state, 'paused_until')
-    return {0, 0, now}
-end
-
 if verb == 'give_back' then  -- unused grants of the moment ARGV[5]
     for index, window in ipairs(windows) do
         add(index, window, tonumber(ARGV[5]), -tonumber(ARGV[2]))

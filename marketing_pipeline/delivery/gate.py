@@ -78,9 +78,6 @@ class Gate:
         """Grant nothing until then; a later end already set stands."""
         await self._run("pause", max((until - now) // _MS, 0))
 
-    async def resume(self) -> None:
-        await self._run("resume", 0)
-
     async def _rebuild(self) -> None:
         record = [
             list((await self._recent(window.per + self.life + window.slot, window.slot)).items())

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 from redis import RedisError
 
 from marketing_pipeline import telemetry
@@ -16,7 +15,7 @@ from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Call, Claim
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.gate import Gate, Grant
-from marketing_pipeline.delivery.settling import Settler
+from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.domain import decide
 from marketing_pipeline.domain.decide import Decision, Retry
 from marketing_pipeline.domain.outcome import Finding, Outcome, Throttled, Unreached
@@ -27,7 +26,7 @@ from marketing_pipeline.providers.transport import NotWritten, Transport
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
-AGAIN = 0.5  # seconds until a server that is away is asked again
+BLOCKED = 0.1  # seconds until what waits for an older effect of its contact is looked at again
 DURABLE = timedelta(seconds=30)  # a pause this long outlives the gate's memory
 
 
@@ -52,13 +51,13 @@ class Lane:
         while not self.stopping.is_set():
             try:
                 pause = await self._round()
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 pause = AGAIN
             except RedisError as error:  # fail closed: what the gate does not grant is not called
                 telemetry.emit("gate_lost", reason=str(error))
                 pause = AGAIN
-            await self._rest(pause)
+            await rest(self.wake, pause)
         if self._under_way:
             await asyncio.wait(self._under_way)
 
@@ -91,15 +90,8 @@ class Lane:
         at = await ledger.next_due(conn, self.destination.provider.name)
         if at is None:
             return LOOK
-        return min(max((at - datetime.now(UTC)).total_seconds(), SHORT), LOOK)
-
-    async def _rest(self, seconds: float) -> None:
-        if seconds <= 0:
-            return
-        try:
-            await asyncio.wait_for(self.wake.wait(), seconds)
-        except TimeoutError:
-            return
+        ahead = (at - datetime.now(UTC)).total_seconds()
+        return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
     async def _start(self, grant: Grant, asked: float) -> None:
         began = time.monotonic()
@@ -123,9 +115,12 @@ class Lane:
 
     async def _serve(self, call: Call, claim: Claim, began: float, asked: float) -> None:
         assert claim.now is not None
-        check = self._before_write(began, asked)
+        check = LastCheck(
+            grant_until=asked + self.gate.life.total_seconds(),
+            claim_until=began + self.destination.entry.call_timeout.total_seconds(),
+        )
         self.calls += 1
-        answer, status, latency = await self._exchange(call, claim.now, began, check)
+        answer, status, latency = await self._exchange(call, claim.now, check)
         now = claim.now + timedelta(seconds=time.monotonic() - began)
         decision = self._decide(call, answer, now)
         self.settler.put(
@@ -133,37 +128,14 @@ class Lane:
                 call, claim.id, answer, decision, status_code=status, latency=latency
             )
         )
-        if isinstance(decision, Retry) and decision.pause_until is not None:
-            await self._hold(decision, now)
-
-    def _before_write(self, began: float, asked: float) -> Callable[[], None]:
-        """The last check before a byte is written: is the grant good, does the lease hold?"""
-        life = self.gate.life.total_seconds()
-        lease = self.destination.entry.call_timeout.total_seconds()
-
-        def check() -> None:
-            now = time.monotonic()
-            if now - asked > life:
-                raise GrantExpired("the grant ran out before the write")
-            if now - began > lease:
-                raise NotWritten("the claim ran out before the write")
-
-        return check
+        if isinstance(decision, Retry) and decision.pause_until and decision.pause_until > now:
+            await self._hold(decision, decision.pause_until, now)
 
     async def _exchange(
-        self, call: Call, now: datetime, began: float, check: Callable[[], None]
+        self, call: Call, now: datetime, check: "LastCheck"
     ) -> tuple[Outcome | Finding, int | None, timedelta]:
-        provider, expired = self.destination.provider, False
-
-        def before_write() -> None:
-            nonlocal expired
-            try:
-                check()
-            except GrantExpired:
-                expired = True
-                raise
-
-        left = self.destination.entry.call_timeout - timedelta(seconds=time.monotonic() - began)
+        provider = self.destination.provider
+        left = timedelta(seconds=check.claim_until - time.monotonic())
         if call.purpose is Purpose.LOOK_UP:
             inquiry = await http.look_up(
                 self.transport,
@@ -171,14 +143,16 @@ class Lane:
                 call.request,
                 effect_id=call.effect.id,
                 within=left,
-                before_write=before_write,
+                before_write=check,
             )
             return inquiry.finding, inquiry.status_code, inquiry.latency
         exchange = await http.call(
-            self.transport, provider, call.request, now=now, within=left, before_write=before_write
+            self.transport, provider, call.request, now=now, within=left, before_write=check
         )
         outcome = exchange.outcome
-        if expired and isinstance(outcome, Unreached):  # waiting for a turn is not failing
+        if check.grant_expired and isinstance(
+            outcome, Unreached
+        ):  # waiting for a turn is not failing
             outcome = Throttled(timedelta(0), outcome.reason)
         return outcome, exchange.status_code, exchange.latency
 
@@ -190,23 +164,43 @@ class Lane:
         assert isinstance(answer, Outcome)
         return decide.decide(call.effect, contract, answer, now)
 
-    async def _hold(self, decision: Retry, now: datetime) -> None:
+    async def _hold(self, decision: Retry, until: datetime, now: datetime) -> None:
         """The provider asked all of us to wait; a lost gate would only make us ask it again."""
-        assert decision.pause_until is not None
         name = self.destination.provider.name
         try:
-            await self.gate.pause(decision.pause_until, now)
-            if decision.blocked or decision.pause_until - now >= DURABLE:
-                pause = ledger.Pause(
-                    provider=name, until=decision.pause_until, reason=decision.reason
-                )
+            await self.gate.pause(until, now)
+            if decision.blocked or until - now >= DURABLE:
+                pause = ledger.Pause(provider=name, until=until, reason=decision.reason)
                 async with self.pool.connection() as conn:
                     await ledger.pause(conn, pause, now)
-        except (RedisError, psycopg.OperationalError, PoolTimeout) as error:
+        except (RedisError, *AWAY) as error:
             telemetry.emit("gate_lost", reason=str(error))
         event: telemetry.LogEvent = "provider_blocked" if decision.blocked else "provider_paused"
-        telemetry.emit(event, provider=name, until=decision.pause_until, reason=decision.reason)
+        telemetry.emit(event, provider=name, until=until, reason=decision.reason)
 
 
-class GrantExpired(NotWritten):
-    """The gate's leave for this call has lapsed; nothing was written."""
+@dataclass(slots=True, kw_only=True)
+class LastCheck:
+    """Asked before the first byte is written: is the grant good, does the claim still hold?"""
+
+    grant_until: float  # monotonic
+    claim_until: float  # monotonic; well before the lease ends
+    grant_expired: bool = False
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now > self.grant_until:
+            self.grant_expired = True
+            raise NotWritten("the grant ran out before the write")
+        if now > self.claim_until:
+            raise NotWritten("the claim ran out before the write")
+
+
+async def rest(wake: asyncio.Event, seconds: float) -> None:
+    """Wait until woken, for so long at most."""
+    if seconds <= 0:
+        return
+    try:
+        await asyncio.wait_for(wake.wait(), seconds)
+    except TimeoutError:
+        return

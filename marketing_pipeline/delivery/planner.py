@@ -1,11 +1,10 @@
 """Turns due events into plans, written once, and their effects."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import islice
-from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -20,9 +19,7 @@ from marketing_pipeline.domain.plan import PlannedEffect, Rules, Unplannable
 from marketing_pipeline.event_log import ledger, planning
 from marketing_pipeline.event_log.planning import Cut, Plan
 
-CHUNK = (
-    1000  # effects a transaction: large enough to be quick, small enough to hold no lock for long
-)
+CHUNK = 1000  # effects a transaction: enough to be quick, too few to hold a lock for long
 BATCH = 100  # events a transaction
 PATIENCE = timedelta(seconds=1)  # how long a cut may wait for a writer, and others for the cut
 EPOCH = 0  # the first; a new one is only ever asked for by name
@@ -40,13 +37,7 @@ class Planned:
 async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
     """Keep this version of the operator's file and templates, so that its plans can be redone."""
     for template in used.templates.values():
-        await planning.keep_template(
-            conn,
-            planning.StoredTemplate(
-                hash=template.hash, name=template.name, subject=template.subject, html=template.html
-            ),
-            now,
-        )
+        await planning.keep_template(conn, template, now)
     meaning = used.meaning
     await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
 
@@ -79,16 +70,11 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
     return Planned(events=len(due), failed=len(failed), days=days)
 
 
-def rules_of(body: Mapping[str, Any]) -> Rules:
-    """What a stored version of the operator's file says of plans."""
-    return configuration.meaning(body).rules
-
-
 async def resume(conn: AsyncConnection, now: datetime) -> None:
     """Write out the plans that somebody began and did not finish, by the rules they name."""
     for unfinished in await planning.unfinished_plans(conn):
         body = await planning.config(conn, unfinished.config_digest)
-        await write_out(conn, unfinished, rules_of(body), now)
+        await write_out(conn, unfinished, configuration.meaning(body).rules, now)
 
 
 async def write_out(conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime) -> None:

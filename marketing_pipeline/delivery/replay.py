@@ -57,28 +57,22 @@ class _Replay:
     total: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     contents: Contents = field(default_factory=Contents)
     providers: dict[str, Mapping[str, Provider]] = field(default_factory=dict)
-    rules: dict[str, Rules] = field(default_factory=dict)
     facts: tuple[int, list[LeadFact]] = (0, [])  # of the last cut: campaigns often share one
 
     async def replay(self, conn: AsyncConnection, promised: Plan) -> None:
         held = await history.effects_of_plan(conn, promised)
         await self.contents.prepare(conn, held)
-        rules = await self._rules(conn, promised.config_digest)
+        meaning = await self.contents.meaning(conn, promised.config_digest)
+        if promised.config_digest not in self.providers:
+            self.providers[promised.config_digest] = assembly.for_rendering(meaning.body)
         if plan.needs_audience(promised.event) and self.facts[0] != promised.cut.seq:
             facts = [fact async for fact in planning.leads_up_to(conn, promised.cut.seq)]
             self.facts = (promised.cut.seq, facts)
-        self._compare_plan(promised, rules, held)
+        self._compare_plan(promised, meaning.rules, held)
         for effect in held:
             self._compare_rendering(promised, effect)
         self.events += 1
         self.effects += len(held)
-
-    async def _rules(self, conn: AsyncConnection, config: str) -> Rules:
-        if config not in self.rules:
-            body = await planning.config(conn, config)
-            self.rules[config] = planner.rules_of(body)
-            self.providers[config] = assembly.for_rendering(body)
-        return self.rules[config]
 
     def _compare_plan(self, promised: Plan, rules: Rules, held: Sequence[PastEffect]) -> None:
         event = promised.event

@@ -33,7 +33,8 @@ from marketing_pipeline.event_log.ledger import Settlement
 
 GATHER = 0.003  # seconds that a settlement waits for company: one commit for many
 MOST = 200
-AGAIN = 0.5  # seconds until a database that is away is asked again
+AGAIN = 0.5  # seconds until a server that is away is asked again
+AWAY = (psycopg.OperationalError, PoolTimeout)  # what a database that is away raises
 
 
 def settlement(
@@ -134,7 +135,7 @@ class Settler:
             try:
                 async with self.pool.connection() as conn:
                     settled = await settle(conn, batch)
-            except (psycopg.OperationalError, PoolTimeout) as error:
+            except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
         for one in settled:

@@ -26,15 +26,6 @@ class EventType(StrEnum):
     CAMPAIGN_TRIGGER = "CAMPAIGN_TRIGGER"  # a campaign is to be sent
 
 
-class EventStatus(StrEnum):
-    """How far an event has come; derived from its effects."""
-
-    PENDING = "PENDING"  # -> PROCESSING when planned; also what a pasted UPDATE sets, harmlessly
-    PROCESSING = "PROCESSING"  # some effect is open or UNKNOWN
-    COMPLETED = "COMPLETED"  # every effect is SENT or SUPPRESSED
-    FAILED = "FAILED"  # none is open or UNKNOWN, and some FAILED; or it could not be planned
-
-
 class Origin(StrEnum):
     """How an event came to the log."""
 

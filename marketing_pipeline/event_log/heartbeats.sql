@@ -12,10 +12,6 @@ on conflict (worker) do update set expires_at = excluded.expires_at
 -- A run that ends takes back its own word, and never another's: that would hide a zombie.
 delete from heartbeats where worker = %(worker)s
 
--- alive --
--- Is a delivery run at work, or on its way?
-select exists (select from heartbeats where expires_at > clock_timestamp())
-
 -- lock --
 -- Two who would ask for a run decide one after the other, each seeing what the other did.
 lock table heartbeats in share row exclusive mode
@@ -29,12 +25,3 @@ where not exists (select from heartbeats where expires_at > clock_timestamp())
 -- forget --
 -- Requests that no run answered in time, and dead workers that no Dagster run stands for.
 delete from heartbeats where (kind = 'requested' or run_id is null) and expires_at <= clock_timestamp()
-
--- silent --
--- Dagster runs whose heartbeat ran out: their process is gone, whatever Dagster believes.
-select distinct run_id from heartbeats
-where kind = 'delivery' and run_id is not null and expires_at <= clock_timestamp() - %(grace)s
-
--- bury --
--- Forgets the heartbeats of a run that is known to have ended.
-delete from heartbeats where run_id = %(run_id)s and expires_at <= clock_timestamp()

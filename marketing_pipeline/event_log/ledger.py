@@ -258,11 +258,6 @@ async def pauses(conn: AsyncConnection) -> list[Pause]:
         return await cursor.fetchall()
 
 
-async def resume(conn: AsyncConnection, provider: str) -> bool:
-    """Lift a pause; False where there was none."""
-    return (await conn.execute(_SQL["resume"], {"provider": provider})).rowcount > 0
-
-
 async def recent_calls(
     conn: AsyncConnection, provider: str, span: timedelta, slot: timedelta
 ) -> dict[int, int]:

@@ -11,8 +11,9 @@ select count(*) from (
     limit %(limit)s) as found
 
 -- next due --
--- When the next effect of a provider comes due, or its next lease runs out.
-select min(at) from (
+-- When the next effect of a provider comes due, or its next lease runs out; not before a pause ends.
+select greatest(min(at), (select until from pauses where provider = %(provider)s and until > clock_timestamp()))
+from (
     select min(due_at) as at from effects where provider = %(provider)s and state in ('PLANNED', 'DOUBT')
     union all
     select min(lease_until) from effects where provider = %(provider)s and state = 'SENDING') as times
@@ -200,10 +201,6 @@ set until = greatest(pauses.until, excluded.until), reason = excluded.reason, cr
 -- pauses --
 -- Providers that are held back now.
 select provider, until, reason from pauses where until > clock_timestamp()
-
--- resume --
--- Lifts a pause.
-delete from pauses where provider = %(provider)s
 
 -- recent calls --
 -- Calls of the last span by slot of the gate's clock, to rebuild a limit whose state was lost.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from marketing_pipeline.domain.audience import LeadFact
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
+from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import queries
 
 _SQL = queries.load("planning.sql")
@@ -188,27 +189,8 @@ async def keep_config(
     await conn.execute(_SQL["keep config"], values)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTemplate:
-    """A template as it was used."""
-
-    hash: str
-    name: str
-    subject: str
-    html: str
-
-
-async def keep_template(conn: AsyncConnection, template: StoredTemplate, now: datetime) -> None:
-    await conn.execute(
-        _SQL["keep template"],
-        {
-            "hash": template.hash,
-            "name": template.name,
-            "subject": template.subject,
-            "html": template.html,
-            "now": now,
-        },
-    )
+async def keep_template(conn: AsyncConnection, template: Template, now: datetime) -> None:
+    await conn.execute(_SQL["keep template"], {**asdict(template), "now": now})
 
 
 async def config(conn: AsyncConnection, digest: str) -> Mapping[str, Any]:
@@ -219,8 +201,8 @@ async def config(conn: AsyncConnection, digest: str) -> Mapping[str, Any]:
     return body
 
 
-async def templates(conn: AsyncConnection, hashes: Sequence[str]) -> list[StoredTemplate]:
-    async with conn.cursor(row_factory=class_row(StoredTemplate)) as cursor:
+async def templates(conn: AsyncConnection, hashes: Sequence[str]) -> list[Template]:
+    async with conn.cursor(row_factory=class_row(Template)) as cursor:
         await cursor.execute(_SQL["templates"], {"hashes": list(hashes)})
         return await cursor.fetchall()
 

@@ -1,8 +1,7 @@
 """The sandbox keeps the providers' contracts, measured with what they published."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from openapi_core.exceptions import OpenAPIError
 from openapi_core.testing import MockRequest, MockResponse
 
 from marketing_pipeline.sandbox import form
-from marketing_pipeline.sandbox.serve import running
+from marketing_pipeline_tests.sandbox_clock import Clock
 
 SPECS = Path(__file__).parents[1] / "specs"
 UPSERT = "/hubspot/crm/v3/objects/contacts/batch/upsert"
@@ -27,30 +26,6 @@ MAIL: dict[str, Any] = {
     "subject": "Hello",
     "html": "<p>Grüße</p>",
 }
-
-
-class Clock:
-    """An instant that a test moves by hand."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def client(tmp_path: Path, clock: Clock) -> Iterator[httpx.Client]:
-    with (
-        running(tmp_path / "record.db", clock=clock) as url,
-        httpx.Client(base_url=url, auth=None) as client,
-    ):
-        yield client
 
 
 def acts(client: httpx.Client) -> list[dict[str, Any]]:

@@ -1,42 +1,16 @@
 """The control API: limits and their account, the index delay, and what it says to bad input."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from marketing_pipeline.sandbox.limits import Limit, Window
-from marketing_pipeline.sandbox.serve import running
+from marketing_pipeline_tests.sandbox_clock import Clock
 
 BEARER = {"Authorization": "Bearer key"}
 MAIL = {"from": "a@example.org", "to": "b@example.org", "subject": "s", "text": "t"}
-
-
-class Clock:
-    """An instant that a test moves by hand."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def client(tmp_path: Path, clock: Clock) -> Iterator[httpx.Client]:
-    with (
-        running(tmp_path / "record.db", clock=clock) as url,
-        httpx.Client(base_url=url, auth=None) as client,
-    ):
-        yield client
 
 
 def hook(client: httpx.Client, key: str) -> httpx.Response:
