@@ -1,6 +1,10 @@
 """Real servers for whoever asks: a database from a template for each test, a Valkey of its own."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,8 +15,9 @@ import psycopg
 import pytest
 import redis
 
-from marketing_pipeline import embedded
+from marketing_pipeline import embedded, settings
 from marketing_pipeline.event_log import schema
+from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox
 
 
 def _named(url: str, database: str) -> str:
@@ -52,3 +57,45 @@ def valkey(servers: embedded.Servers) -> Iterator[redis.Redis]:
     """The shared Valkey; tests keep apart by naming their providers uniquely."""
     with redis.Redis.from_url(servers.redis_url) as client:
         yield client
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    record = tmp_path / "sandbox.sqlite"
+    command = [sys.executable, "-m", "marketing_pipeline.sandbox", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--record", str(record)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield Sandbox(process.stdout.readline().split()[1], record)
+        process.terminate()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An operator's folder whose providers have names of their own: the gate is shared."""
+    shutil.copytree(CHECKOUT / "campaigns", tmp_path / "campaigns")
+    file = tmp_path / "campaigns" / "demo.yaml"
+    suffix = uuid.uuid4().hex[:8]
+    text = file.read_text()
+    for name in ("hubspot", "resend", "mailgun", "site"):
+        text = re.sub(rf"^  {name}:", f"  {name}_{suffix}:", text, flags=re.MULTILINE)
+        text = re.sub(rf"provider: {name}\b", f"provider: {name}_{suffix}", text)
+    file.write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def used(
+    home: Path, database: str, servers: embedded.Servers, sandbox: Sandbox
+) -> settings.Settings:
+    return settings.read(
+        {
+            "MARKETING_HOME": str(home),
+            "MARKETING_CAMPAIGNS": "campaigns/demo.yaml",
+            "MARKETING_DATABASE_URL": database,
+            "MARKETING_REDIS_URL": servers.redis_url,
+            "DAGSTER_POSTGRES_URL": servers.dagster_url,
+            "MARKETING_SANDBOX_URL": sandbox.url,
+        }
+    )

@@ -1,168 +1,28 @@
 """Delivery against real PostgreSQL, Valkey and the sandbox, which judges what was done."""
 
 import asyncio
-import re
-import shutil
-import sqlite3
-import subprocess
-import sys
 import threading
-import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
-from marketing_pipeline import embedded, settings
+from marketing_pipeline import settings
 from marketing_pipeline.delivery import replay
-from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.delivery.run import Report, deliver
-from marketing_pipeline.domain import event
-from marketing_pipeline.domain.event import EventType, NewEvent
-from marketing_pipeline.event_log import intake, ledger
-
-CHECKOUT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """A sandbox process of this test, and the file it keeps its record in."""
-
-    url: str
-    record: Path
-
-    def faults(self, *faults: dict[str, object]) -> None:
-        httpx.put(f"{self.url}/_sandbox/faults", json=list(faults)).raise_for_status()
-
-    def acts(self) -> dict[str, int]:
-        """How often each key was really acted on, harmless repeats of an upsert left out."""
-        with sqlite3.connect(self.record) as file:
-            rows = file.execute("select key, count(*) from acts where repeat = 0 group by key")
-            found = dict(rows.fetchall())
-        file.close()
-        return found
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    record = tmp_path / "sandbox.sqlite"
-    command = [sys.executable, "-m", "marketing_pipeline.sandbox", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--record", str(record)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield Sandbox(process.stdout.readline().split()[1], record)
-        process.terminate()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """An operator's folder whose providers have names of their own: the gate is shared."""
-    shutil.copytree(CHECKOUT / "campaigns", tmp_path / "campaigns")
-    file = tmp_path / "campaigns" / "demo.yaml"
-    suffix = uuid.uuid4().hex[:8]
-    text = file.read_text()
-    for name in ("hubspot", "resend", "mailgun", "site"):
-        text = re.sub(rf"^  {name}:", f"  {name}_{suffix}:", text, flags=re.MULTILINE)
-        text = re.sub(rf"provider: {name}\b", f"provider: {name}_{suffix}", text)
-    file.write_text(text)
-    return tmp_path
-
-
-@pytest.fixture
-def used(
-    home: Path, database: str, servers: embedded.Servers, sandbox: Sandbox
-) -> settings.Settings:
-    return settings.read(
-        {
-            "MARKETING_HOME": str(home),
-            "MARKETING_CAMPAIGNS": "campaigns/demo.yaml",
-            "MARKETING_DATABASE_URL": database,
-            "MARKETING_REDIS_URL": servers.redis_url,
-            "DAGSTER_POSTGRES_URL": servers.dagster_url,
-            "MARKETING_SANDBOX_URL": sandbox.url,
-        }
-    )
-
-
-def lead(number: int) -> NewEvent:
-    return event.new(
-        type=EventType.LEAD_CAPTURE,
-        payload={"email": f"p{number}@example.com", "first_name": f"P{number}"},
-        source="demo",
-        key=f"lead-{number}",
-        now=datetime.now(UTC),
-    )
-
-
-def post(number: int) -> NewEvent:
-    return event.new(
-        type=EventType.CONTENT_PUBLISH,
-        payload={"text": f"news {number}"},
-        source="demo",
-        key=f"post-{number}",
-        now=datetime.now(UTC),
-    )
-
-
-def campaign(name: str, key: str) -> NewEvent:
-    return event.new(
-        type=EventType.CAMPAIGN_TRIGGER,
-        payload={"campaign": name},
-        source="demo",
-        key=key,
-        now=datetime.now(UTC),
-    )
-
-
-def record(database: str, events: Sequence[NewEvent]) -> None:
-    async def write() -> None:
-        async with await psycopg.AsyncConnection.connect(database) as conn:
-            await intake.record(conn, events, datetime.now(UTC))
-
-    asyncio.run(write())
-
-
-def run(used: settings.Settings, linger: float = 1.0) -> Report:
-    assert used.database_url is not None
-    assert used.redis_url is not None
-    return deliver(
-        assemble(used),
-        threading.Event(),
-        database_url=used.database_url,
-        redis_url=used.redis_url,
-        linger=timedelta(seconds=linger),
-        max_run=timedelta(seconds=60),
-    )
-
-
-def states(database: str) -> dict[str, int]:
-    with psycopg.connect(database) as conn:
-        rows = conn.execute("select state, count(*) from effects group by 1").fetchall()
-    return dict(rows)
-
-
-def statuses(database: str) -> dict[str, int]:
-    with psycopg.connect(database) as conn:
-        rows = conn.execute("select status, count(*) from marketing_events group by 1").fetchall()
-    return dict(rows)
-
-
-def sent(database: str) -> set[str]:
-    with psycopg.connect(database) as conn:
-        rows = conn.execute("select id::text from effects where state = 'SENT'").fetchall()
-    return {row[0] for row in rows}
-
-
-def campaign_name(home: Path) -> str:
-    text = (home / "campaigns" / "demo.yaml").read_text()
-    found = re.search(r"^campaigns:\n\s+(\w+):", text, re.MULTILINE)
-    assert found is not None
-    return found[1]
+from marketing_pipeline.event_log import ledger
+from marketing_pipeline_tests.pipeline import (
+    Sandbox,
+    campaign,
+    campaign_name,
+    lead,
+    post,
+    record,
+    run,
+    sent,
+    states,
+    statuses,
+)
 
 
 def test_every_event_becomes_effects_that_are_done_once(
