@@ -1,6 +1,6 @@
 """Calls a second over loopback: our transport against bare aiohttp, in the same run.
 
-    python benchmarks/transport.py [--calls 5000] [--rounds 3] [--uvloop]
+    python -m benchmarks.transport [--calls 5000] [--rounds 3] [--uvloop]
 
 POSTs 300 bytes to a server in a process of its own; the clients take turns, and the best of the
 rounds counts, so that a neighbour's load hits neither alone.
@@ -137,7 +137,7 @@ async def measure(url: str, calls: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--uvloop", action="store_true", help="run the clients on uvloop")

@@ -65,6 +65,12 @@ def _url(env: Mapping[str, str], name: str, schemes: set[str]) -> str | None:
             f"{name}: scheme {scheme!r} is not one of {', '.join(sorted(schemes))}; "
             f"write {name}={sorted(schemes)[0]}://..., or unset it to use the embedded server"
         )
+    try:
+        _ = urlsplit(value).port
+    except ValueError as error:
+        raise SettingsError(
+            f"{name}: its port is not a number from 0 to 65535; write host:port"
+        ) from error
     return value
 
 

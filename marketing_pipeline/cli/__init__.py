@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import psycopg
+import sqlalchemy.exc
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from marketing_pipeline import embedded, settings
 from marketing_pipeline.campaigns.document import ConfigError
-from marketing_pipeline.cli import doctor as checks
+from marketing_pipeline.cli import exclusion, server_checks
+from marketing_pipeline.domain.event import InvalidEvent
 from marketing_pipeline.event_log import intake, schema, status
 from marketing_pipeline.event_log.location import SchemaError, locate
 from marketing_pipeline.settings import Settings, SettingsError
@@ -34,9 +36,22 @@ def main() -> None:
     """The entry point: what an operator can mend is one line, not a traceback."""
     try:
         app()
-    except (ConfigError, SettingsError, SchemaError, embedded.EmbeddedError) as error:
-        print(f"marketing-pipeline: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (
+        ConfigError,
+        InvalidEvent,
+        SettingsError,
+        SchemaError,
+        embedded.EmbeddedError,
+        exclusion.AlreadyRunning,
+    ) as error:
+        _refuse(str(error))
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        _refuse(f"{server_checks.reason(error)}; {server_checks.START_IT}")
+
+
+def _refuse(message: str) -> None:
+    print(f"marketing-pipeline: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _settings() -> Settings:
@@ -95,14 +110,18 @@ def sandbox(port: int = 8026, record: Path = Path(".marketing/sandbox.sqlite")) 
 def migrate() -> None:
     """Bring the database to the present schema."""
     used = _settings()
-    url = used.database_url or embedded.attach(used.state_dir).database_url
-    console.print(f"the log is at revision {schema.migrate(url)}")
+    with console.status("migrating"):
+        url = used.database_url or embedded.attach(used.state_dir).database_url
+        revision = schema.migrate(url)
+    console.print(f"the log is at revision {revision}")
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check every part, and say how to mend it."""
-    found = checks.examine(os.environ)
+    from marketing_pipeline.cli import examination
+
+    found = examination.examine(os.environ)
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
     else:
@@ -134,7 +153,14 @@ def show_status(as_json: AsJson = False) -> None:
 @app.command()
 def down() -> None:
     """Stop the embedded servers, unless somebody uses them."""
-    console.print(embedded.stop(_settings().state_dir))
+    report = embedded.stop(_settings().state_dir)
+    users = ", ".join(map(str, report.users)) or "unknown"
+    if not report.was_running:
+        console.print("nothing runs")
+    elif report.stopped:
+        console.print("PostgreSQL and Valkey have stopped")
+    else:
+        _refuse(f"PostgreSQL and Valkey are in use (processes {users}): end those first")
 
 
 @keys.command("create")

@@ -17,6 +17,7 @@ import httpx
 import typer
 from rich.console import Console
 
+from marketing_pipeline.cli import exclusion
 from marketing_pipeline.event_log.location import locate
 from marketing_pipeline.settings import Settings
 
@@ -138,9 +139,19 @@ def until_interrupted(started: Processes) -> None:
 
 
 def up(used: Settings, *, sandbox: bool) -> None:
-    """Run everything until interrupted."""
+    """Run everything until interrupted.
+
+    Raises:
+        AlreadyRunning: another command runs on this state folder.
+    """
+    with exclusion.alone(used.state_dir, "up"):
+        _up(used, sandbox=sandbox)
+
+
+def _up(used: Settings, *, sandbox: bool) -> None:
     console = Console()
-    locate(used)  # an unusable database is told before anything starts
+    with console.status("starting PostgreSQL and Valkey"):
+        locate(used)  # an unusable database is told before anything starts
     env = dict(os.environ) | dagster(used)
     sandbox_url = f"http://{LOOPBACK}:{free_port()}"
     if sandbox:
@@ -150,12 +161,13 @@ def up(used: Settings, *, sandbox: bool) -> None:
             _fail(f"port {port} of {what} is taken; end who listens there, or another `up`")
     ingest = f"http://{LOOPBACK}:{used.ingest_port}"
     with running(used.state_dir / "log", env) as started:
-        if sandbox:
-            start_sandbox(started, sandbox_url, used.state_dir / "sandbox.sqlite")
-        ui = start_dagster(started, used, UI_PORT)
-        started.start("ingest", "marketing_pipeline", "ingest")
-        started.wait_for(f"{ingest}/readyz")
-        started.wait_for(f"{ui}/server_info")
+        with console.status("starting ingest and Dagster, which takes some seconds"):
+            if sandbox:
+                start_sandbox(started, sandbox_url, used.state_dir / "sandbox.sqlite")
+            ui = start_dagster(started, used, UI_PORT)
+            started.start("ingest", "marketing_pipeline", "ingest")
+            started.wait_for(f"{ingest}/readyz")
+            started.wait_for(f"{ui}/server_info")
         console.print(f"ingest is at {ingest}, the UI at {ui}; Ctrl-C ends them")
         until_interrupted(started)
 

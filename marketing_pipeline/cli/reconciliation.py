@@ -1,7 +1,7 @@
 """Compares the ledger with what the providers themselves say they did."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 _DONE = "SENT"
@@ -39,8 +39,13 @@ class Reconciliation:
         return not (self.twice or self.lost or self.unaccounted)
 
 
-def reconcile(ledger: Iterable[LedgerEntry], acts: Iterable[Act]) -> Reconciliation:
+def reconcile(
+    ledger: Iterable[LedgerEntry], acts: Iterable[Act], *, earlier: Set[str] = frozenset()
+) -> Reconciliation:
     """Compare the whole ledger with every act.
+
+    `earlier` are effects that were SENT before the record of acts began: that it has no act of
+    one is no loss, and that it has one means that it was done again.
 
     An effect that came to be done through two operations, or at two providers, was done twice.
     An UNKNOWN effect may have been done or not; that it was is no difference, for it says so.
@@ -51,8 +56,14 @@ def reconcile(ledger: Iterable[LedgerEntry], acts: Iterable[Act]) -> Reconciliat
     keys = {act.key for act in done if act.key is not None}
     unattributed = [f"an act of {act.provider} {act.operation}" for act in done if act.key is None]
     return Reconciliation(
-        twice=tuple(sorted(key for key, n in times.items() if n > 1)),
-        lost=tuple(sorted(id for id, state in states.items() if state == _DONE and id not in keys)),
+        twice=tuple(sorted(key for key, n in times.items() if n + (key in earlier) > 1)),
+        lost=tuple(
+            sorted(
+                id
+                for id, state in states.items()
+                if state == _DONE and id not in keys and id not in earlier
+            )
+        ),
         unaccounted=tuple(
             unattributed + sorted(key for key in keys if states.get(key) not in {_DONE, _UNDECIDED})
         ),

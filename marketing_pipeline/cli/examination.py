@@ -1,29 +1,20 @@
 """Examines every part of an installation; each finding says how to mend it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
-from marketing_pipeline import embedded, settings
+from marketing_pipeline import settings
 from marketing_pipeline.campaigns.document import ConfigError
+from marketing_pipeline.cli import exclusion, processes, server_checks
+from marketing_pipeline.cli.finding import Finding
 from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.event_log import schema
-from marketing_pipeline.event_log.location import SchemaError, locate
 from marketing_pipeline.settings import Settings, SettingsError
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What was found of one part."""
-
-    part: str
-    passed: bool
-    finding: str
-    remedy: str = ""
+# bytes: PostgreSQL refuses to begin with less than 128 MB, and a day of work wants some more.
+ROOM = 512 * 1024 * 1024
 
 
 def examine(env: Mapping[str, str]) -> list[Finding]:
@@ -35,7 +26,8 @@ def examine(env: Mapping[str, str]) -> list[Finding]:
     parts: list[Callable[[Settings], list[Finding]]] = [
         _python,
         _state,
-        _servers,
+        server_checks.examine,
+        _ports,
         _file,
         _dagster_home,
     ]
@@ -50,42 +42,43 @@ def _python(_: Settings) -> list[Finding]:
 
 
 def _state(used: Settings) -> list[Finding]:
-    near = used.state_dir if used.state_dir.exists() else used.state_dir.parent
+    near = next(one for one in (used.state_dir, *used.state_dir.parents) if one.exists())
+    writable = Finding(
+        part="state folder",
+        passed=near.is_dir() and os.access(near, os.W_OK),
+        finding=str(used.state_dir),
+        remedy=f"make {near} a folder you may write, or name another in MARKETING_STATE",
+    )
+    return [writable, disk(shutil.disk_usage(near).free, near)]
+
+
+def disk(free: int, folder: Path) -> Finding:
+    """`free` in bytes."""
+    return Finding(
+        part="disk",
+        passed=free >= ROOM,
+        finding=f"{free // 1024**2:,} MB are free for {folder}",
+        remedy=f"free {ROOM // 1024**2} MB, or point MARKETING_STATE at another disk",
+    )
+
+
+def _ports(used: Settings) -> list[Finding]:
+    runs = exclusion.holder(used.state_dir)
     return [
-        Finding(
-            part="state folder",
-            passed=os.access(near, os.W_OK),
-            finding=str(used.state_dir),
-            remedy=f"make {near} writable, or name another folder in MARKETING_STATE",
-        )
+        port("ingest", used.ingest_port, runs, "set MARKETING_INGEST_PORT to another"),
+        port("the UI", processes.UI_PORT, runs, "start dagster-webserver with a port of its own"),
     ]
 
 
-def _servers(used: Settings) -> list[Finding]:
-    try:
-        servers = locate(used)
-    except (embedded.EmbeddedError, SchemaError) as error:
-        return [Finding(part="servers", passed=False, finding=str(error))]
-    except Exception as error:  # any driver's complaint: told, not raised
-        remedy = "start the server, or unset its URL to use the embedded one"
-        return [Finding(part="servers", passed=False, finding=str(error).strip(), remedy=remedy)]
-    revision = schema.present(servers.database_url)
-    found = [Finding(part="postgresql", passed=True, finding=f"schema at revision {revision}")]
-    return [*found, _valkey(servers.redis_url)]
-
-
-def _valkey(url: str) -> Finding:
-    try:
-        with redis.Redis.from_url(url, socket_timeout=2) as client:
-            policy = str(client.info("memory")["maxmemory_policy"])
-    except redis.RedisError as error:
-        remedy = "start Redis or Valkey, or unset MARKETING_REDIS_URL; until then nothing is called"
-        return Finding(part="valkey", passed=False, finding=str(error), remedy=remedy)
+def port(what: str, number: int, runs: str | None, otherwise: str) -> Finding:
+    """`runs` names our own command on this state folder, which may well be who listens."""
+    free = processes.is_free(number)
+    taken = f"taken, and {runs} runs here" if runs else "taken"
     return Finding(
-        part="valkey",
-        passed=policy == "noeviction",
-        finding=f"maxmemory-policy {policy}",
-        remedy="set maxmemory-policy noeviction: an evicted limit is a limit exceeded",
+        part=f"port of {what}",
+        passed=free or runs is not None,
+        finding=f"{number} is {'free' if free else taken}",
+        remedy=f"end who listens there, or {otherwise}",
     )
 
 

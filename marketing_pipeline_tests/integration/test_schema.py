@@ -1,0 +1,530 @@
+"""What the database itself refuses, what it allows, and how it finds what is due."""
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import Connection, errors, sql
+from psycopg.types.json import Jsonb
+
+from marketing_pipeline import embedded
+from marketing_pipeline.event_log import queries
+
+NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
+PERSON, LEAD, POST, CAMPAIGN, EFFECT = (uuid.UUID(int=n) for n in range(1, 6))
+HASH = "a" * 64
+STATE = {"status", "retry_count", "last_error", "updated_at"}  # every other column is a fact
+
+_EVENT: dict[str, Any] = {
+    "id": LEAD,
+    "idempotency_key": "k",
+    "type": "LEAD_CAPTURE",
+    "payload": Jsonb({"name": "Ada"}),
+    "source": "web",
+    "fingerprint": HASH,
+    "recipient_id": PERSON,
+    "scheduled_at": NOW,
+    "created_at": NOW,
+    "updated_at": NOW,
+}
+_EFFECT: dict[str, Any] = {
+    "id": uuid.UUID(int=9),
+    "event_id": LEAD,
+    "epoch": 0,
+    "day": NOW.date(),
+    "event_seq": 1,
+    "route": "LEAD_CAPTURE",
+    "step": "welcome",
+    "provider": "mail",
+    "kind": "email",
+    "recipient_id": PERSON,
+    "template": HASH,
+    "state": "PLANNED",
+    "priority": 1,
+    "due_at": NOW,
+    "created_at": NOW,
+    "updated_at": NOW,
+}
+_TRIED = {"attempts": 1, "calls": 1, "first_attempt_at": NOW, "last_attempt_at": NOW}
+_ATTEMPT: dict[str, Any] = {
+    "effect_id": EFFECT,
+    "number": 1,
+    "purpose": "send",
+    "claim_id": uuid.UUID(int=7),
+    "provider": "mail",
+    "started_at": NOW,
+    "request_sha256": HASH,
+}
+_PLAN: dict[str, Any] = {
+    "event_id": POST,
+    "day": NOW.date(),
+    "cut_seq": 1,
+    "cut_at": NOW,
+    "config_digest": HASH,
+    "plan_version": 1,
+    "count": 2,
+    "digest": HASH,
+    "inserted": 1,
+    "created_at": NOW,
+}
+
+VALID: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "event": ("marketing_events", _EVENT | {"id": uuid.UUID(int=8), "idempotency_key": "new"}),
+    "PLANNED": ("effects", _EFFECT),
+    "SENDING": (
+        "effects",
+        _EFFECT | _TRIED | {"state": "SENDING", "claim_id": LEAD, "lease_until": NOW},
+    ),
+    "DOUBT": ("effects", _EFFECT | _TRIED | {"state": "DOUBT", "doubt_since": NOW}),
+    "SENT": (
+        "effects",
+        _EFFECT | _TRIED | {"state": "SENT", "provider_ref": "m1", "settled_at": NOW},
+    ),
+    "FAILED": ("effects", _EFFECT | {"state": "FAILED", "last_error": "no", "settled_at": NOW}),
+    "SUPPRESSED": (
+        "effects",
+        _EFFECT | {"state": "SUPPRESSED", "last_error": "left", "settled_at": NOW},
+    ),
+    "UNKNOWN": (
+        "effects",
+        _EFFECT
+        | _TRIED
+        | {"state": "UNKNOWN", "last_error": "?", "settled_at": NOW, "doubt_since": NOW},
+    ),
+    "sending": ("attempts", _ATTEMPT),
+    "sent": ("attempts", _ATTEMPT | {"finished_at": NOW, "outcome": "ACCEPTED"}),
+    "looked up": (
+        "attempts",
+        _ATTEMPT
+        | {"purpose": "look_up", "request_sha256": None, "finished_at": NOW, "outcome": "FOUND"},
+    ),
+    "plan": ("plans", _PLAN),
+    "recipient": (
+        "recipients",
+        {"id": uuid.UUID(int=6), "address": "b@example.com", "created_at": NOW},
+    ),
+    "erased": ("recipients", {"id": uuid.UUID(int=6), "created_at": NOW, "erased_at": NOW}),
+    "config": ("configs", {"digest": "b" * 64, "body": Jsonb({}), "created_at": NOW}),
+    "template": (
+        "templates",
+        {"hash": "b" * 64, "name": "n", "subject": "s", "html": "h", "created_at": NOW},
+    ),
+    "suppression": ("suppressions", {"recipient_id": PERSON, "reason": "left", "created_at": NOW}),
+    "key": (
+        "ingest_keys",
+        {"id": "k", "source": "web", "secret_sha256": HASH, "created_at": NOW},
+    ),
+    "heartbeat": (
+        "heartbeats",
+        {"worker": LEAD, "kind": "delivery", "started_at": NOW, "expires_at": NOW},
+    ),
+}
+
+# A valid row, and the change that makes it impossible.
+IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
+    ("event", {"type": "LEAD_LOST"}),
+    ("event", {"payload": Jsonb([1])}),
+    ("event", {"source": ""}),
+    ("event", {"origin": "invented"}),
+    ("event", {"fingerprint": "A" * 64}),
+    ("event", {"fingerprint": "a" * 63}),
+    ("event", {"scheduled_at": datetime(2019, 12, 31, 23, 59, tzinfo=UTC)}),
+    ("event", {"scheduled_at": NOW + timedelta(days=402)}),
+    ("event", {"status": "DONE"}),
+    ("event", {"retry_count": -1}),
+    ("event", {"recipient_id": None}),
+    ("event", {"type": "CONTENT_PUBLISH"}),
+    ("PLANNED", {"state": "QUEUED"}),
+    ("PLANNED", {"kind": "letter"}),
+    ("PLANNED", {"attempts": -1}),
+    ("PLANNED", {"attempts": 1}),
+    ("PLANNED", {"lease_until": NOW}),
+    ("PLANNED", {"settled_at": NOW}),
+    ("PLANNED", {"first_attempt_at": NOW}),
+    ("PLANNED", {"template": None}),
+    ("PLANNED", {"kind": "post", "template": None}),
+    ("PLANNED", {"kind": "contact"}),
+    ("PLANNED", {"recipient_id": None}),
+    ("PLANNED", {"kind": "contact", "template": None, "recipient_id": None}),
+    ("SENDING", {"lease_until": None}),
+    ("SENDING", {"claim_id": None}),
+    ("SENDING", {"attempts": 0, "calls": 0}),
+    ("SENDING", {"settled_at": NOW}),
+    ("SENDING", {"attempts": 2}),
+    ("DOUBT", {"doubt_since": None}),
+    ("DOUBT", {"lease_until": NOW}),
+    ("DOUBT", {"first_attempt_at": None, "last_attempt_at": None}),
+    ("SENT", {"provider_ref": None}),
+    ("SENT", {"settled_at": None}),
+    ("SENT", {"attempts": 0, "calls": 0}),
+    ("SENT", {"doubt_since": NOW}),
+    ("SENT", {"lease_until": NOW}),
+    ("FAILED", {"last_error": None}),
+    ("FAILED", {"settled_at": None}),
+    ("FAILED", _TRIED | {"doubt_since": NOW}),
+    ("SUPPRESSED", {"last_error": None}),
+    ("SUPPRESSED", {"settled_at": None}),
+    ("SUPPRESSED", _TRIED | {"doubt_since": NOW}),
+    ("UNKNOWN", {"doubt_since": None}),
+    ("UNKNOWN", {"last_error": None}),
+    ("UNKNOWN", {"settled_at": None}),
+    ("UNKNOWN", {"last_attempt_at": None}),
+    ("sending", {"number": 0}),
+    ("sending", {"purpose": "guess"}),
+    ("sending", {"request_sha256": None}),
+    ("sending", {"request_sha256": "not a digest"}),
+    ("sending", {"outcome": "ACCEPTED"}),
+    ("sent", {"outcome": None}),
+    ("sent", {"outcome": "FOUND"}),
+    ("sent", {"outcome": "LUCKY"}),
+    ("looked up", {"outcome": "ACCEPTED"}),
+    ("plan", {"epoch": -1}),
+    ("plan", {"inserted": 3}),
+    ("plan", {"inserted": -1}),
+    ("plan", {"count": -1}),
+    ("plan", {"digest": "short"}),
+    ("recipient", {"address": "B@example.com"}),
+    ("recipient", {"address": " b@example.com"}),
+    ("recipient", {"address": None}),
+    ("recipient", {"erased_at": NOW}),
+    ("config", {"digest": "short"}),
+    ("template", {"hash": "short"}),
+    ("suppression", {"scope": "sometimes"}),
+    ("key", {"source": ""}),
+    ("heartbeat", {"kind": "idle"}),
+]
+IMPLIED = {"plans_count_check"}  # nothing breaks it without breaking `inserted <= count` first
+
+
+def insert(conn: Connection, table: str, row: Mapping[str, Any]) -> None:
+    conn.execute(
+        sql.SQL("insert into {} ({}) values ({})").format(
+            sql.Identifier(table),
+            sql.SQL(", ").join(map(sql.Identifier, row)),
+            sql.SQL(", ").join(map(sql.Placeholder, row)),
+        ),
+        row,
+    )
+
+
+def _small(conn: Connection) -> None:
+    insert(conn, "recipients", {"id": PERSON, "address": "ada@example.com", "created_at": NOW})
+    insert(conn, "marketing_events", _EVENT)
+    other = {"recipient_id": None, "status": "PROCESSING"}
+    post = {"id": POST, "idempotency_key": "p", "type": "CONTENT_PUBLISH"}
+    insert(conn, "marketing_events", _EVENT | other | post)
+    campaign = {"id": CAMPAIGN, "idempotency_key": "c", "type": "CAMPAIGN_TRIGGER"}
+    insert(conn, "marketing_events", _EVENT | other | campaign | {"status": "COMPLETED"})
+    insert(conn, "configs", {"digest": HASH, "body": Jsonb({}), "created_at": NOW})
+    template = VALID["template"][1]
+    insert(conn, "templates", {**template, "hash": HASH})
+    insert(conn, "plans", _PLAN | {"event_id": LEAD, "inserted": 2})
+    insert(conn, "effects", _EFFECT | {"id": EFFECT})
+
+
+@pytest.fixture(scope="module")
+def small(servers: embedded.Servers, template: str) -> Iterator[str]:
+    """One database for the whole module; its tests roll back what they do."""
+    with psycopg.connect(servers.database_url, autocommit=True) as admin:
+        name = f"schema_{uuid.uuid4().hex}"
+        admin.execute(f'create database "{name}" template "{template}"')
+        url = urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
+        with psycopg.connect(url) as conn:
+            _small(conn)
+        yield url
+        admin.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture
+def conn(small: str) -> Iterator[Connection]:
+    with psycopg.connect(small) as conn:
+        yield conn
+        conn.rollback()
+
+
+FACTS = {
+    "id": "gen_random_uuid()",
+    "seq": "seq + 1000",
+    "idempotency_key": "'other'",
+    "type": "'CONTENT_PUBLISH'",
+    "payload": """'{"name": "Eve"}'""",
+    "source": "'elsewhere'",
+    "origin": "'history'",
+    "fingerprint": "repeat('b', 64)",
+    "recipient_id": "null",
+    "scheduled_at": "scheduled_at + interval '1 second'",
+    "created_at": "created_at - interval '1 second'",
+    "traceparent": "'00-trace'",
+    "caused_by": "id",
+}
+
+
+@pytest.mark.parametrize(("column", "value"), FACTS.items())
+def test_a_fact_cannot_be_changed(conn: Connection, column: LiteralString, value: Any) -> None:
+    change = sql.SQL("update marketing_events set {} = {} where id = %s")
+    with pytest.raises(errors.RaiseException, match=f"the facts of event {LEAD}"):
+        conn.execute(change.format(sql.Identifier(column), sql.SQL(value)), (LEAD,))
+
+
+def test_every_column_is_a_known_fact_or_state(conn: Connection) -> None:
+    """A column that a migration adds is a fact, refused above, unless it is named in STATE."""
+    found = conn.execute(
+        """select column_name from information_schema.columns
+           where table_name = 'marketing_events' and is_generated = 'NEVER'"""
+    ).fetchall()
+    assert {name for (name,) in found} == FACTS.keys() | STATE
+
+
+def test_the_day_follows_from_when_it_is_due_and_cannot_be_set(conn: Connection) -> None:
+    with pytest.raises(errors.GeneratedAlways):
+        conn.execute("update marketing_events set day = '2026-01-01'")
+
+
+def test_a_state_can_be_changed(conn: Connection) -> None:
+    """The known-bad case of the refusals above: they do not come from updating as such."""
+    changed = conn.execute(
+        "update marketing_events set status = 'FAILED', retry_count = 3, last_error = 'e',"
+        " updated_at = now()"
+    )
+    assert changed.rowcount == 3
+
+
+def test_an_event_cannot_be_deleted(conn: Connection) -> None:
+    with pytest.raises(errors.RaiseException, match=f"event {CAMPAIGN} cannot be deleted"):
+        conn.execute("delete from marketing_events where id = %s", (CAMPAIGN,))
+
+
+@pytest.mark.parametrize(
+    "table", ["marketing_events", "attempts", "effects", "plans", "recipients", "templates"]
+)
+def test_the_record_cannot_be_truncated(conn: Connection, table: str) -> None:
+    with pytest.raises(errors.RaiseException, match="cannot be truncated"):
+        conn.execute(sql.SQL("truncate {} cascade").format(sql.Identifier(table)))
+
+
+def test_the_queries_that_people_paste_work(conn: Connection) -> None:
+    twice = conn.execute(
+        "SELECT idempotency_key, COUNT(*) FROM marketing_events"
+        " GROUP BY idempotency_key HAVING COUNT(*) > 1"
+    ).fetchall()
+    assert twice == []
+    times = conn.execute(
+        "SELECT scheduled_at, scheduled_at AT TIME ZONE 'UTC' FROM marketing_events"
+        " WHERE status = 'PENDING'"
+    ).fetchall()
+    assert times == [(NOW, NOW.replace(tzinfo=None))]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reset"),
+    [
+        ("UPDATE marketing_events SET status = 'PENDING' WHERE status = 'PROCESSING'", {POST}),
+        (
+            "UPDATE marketing_events SET status = 'PENDING' WHERE type = 'CAMPAIGN_TRIGGER'"
+            " AND created_at BETWEEN '2026-03-01' AND '2026-03-02'",
+            {CAMPAIGN},
+        ),
+    ],
+)
+def test_the_recipes_that_people_paste_change_nothing_but_the_status(
+    conn: Connection, recipe: LiteralString, reset: set[uuid.UUID]
+) -> None:
+    def rows() -> dict[uuid.UUID, dict[str, Any]]:
+        return dict(conn.execute("select id, to_jsonb(m) from marketing_events m").fetchall())
+
+    before = rows()
+    conn.execute(recipe)
+    after = rows()
+    assert {key for key in after if before[key] != after[key]} == reset
+    assert all(after[key] == before[key] | {"status": "PENDING"} for key in reset)
+
+
+@pytest.mark.parametrize("valid", VALID)
+def test_a_possible_row_is_taken(conn: Connection, valid: str) -> None:
+    table, row = VALID[valid]
+    insert(conn, table, row)
+
+
+def _refusing(conn: Connection, valid: str, change: Mapping[str, Any]) -> str | None:
+    """The check that refuses the row; None: it is taken."""
+    table, row = VALID[valid]
+    try:
+        with conn.transaction(force_rollback=True):
+            insert(conn, table, {**row, **change})
+    except errors.CheckViolation as error:
+        return error.diag.constraint_name
+    return None
+
+
+@pytest.mark.parametrize(("valid", "change"), IMPOSSIBLE)
+def test_an_impossible_row_is_refused(
+    conn: Connection, valid: str, change: Mapping[str, Any]
+) -> None:
+    assert _refusing(conn, valid, change) is not None
+
+
+def _checks(conn: Connection) -> dict[str, str]:
+    """The table of each check."""
+    return dict(
+        conn.execute(
+            """select conname, conrelid::regclass::text from pg_constraint
+               where contype = 'c' and connamespace = 'public'::regnamespace"""
+        ).fetchall()
+    )
+
+
+def test_every_check_of_the_schema_refuses_something(conn: Connection) -> None:
+    seen = {_refusing(conn, valid, change) for valid, change in IMPOSSIBLE}
+    assert _checks(conn).keys() - seen == IMPLIED
+
+
+def test_without_the_checks_every_impossible_row_would_be_taken(conn: Connection) -> None:
+    """The known-bad case: it is the checks that refuse, and not something else in the row."""
+    for name, table in _checks(conn).items():
+        drop = sql.SQL("alter table {} drop constraint {}")
+        conn.execute(drop.format(sql.Identifier(table), sql.Identifier(name)))
+    assert [one for one in IMPOSSIBLE if _refusing(conn, *one) is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("effects", {"event_id": uuid.UUID(int=99)}),
+        ("effects", {"epoch": 1}),
+        ("effects", {"template": "b" * 64}),
+        ("effects", {"recipient_id": uuid.UUID(int=99)}),
+        ("plans", {"config_digest": "b" * 64}),
+        ("attempts", {"effect_id": uuid.UUID(int=99)}),
+    ],
+)
+def test_what_a_row_refers_to_must_be_there(
+    conn: Connection, table: str, change: Mapping[str, Any]
+) -> None:
+    row = {"effects": _EFFECT, "plans": _PLAN, "attempts": _ATTEMPT}[table]
+    with pytest.raises(errors.ForeignKeyViolation):
+        insert(conn, table, {**row, **change})
+
+
+# What finds work, its room, and the partial indexes it must take.
+HOT: list[tuple[str, str, tuple[str, ...]]] = [
+    ("ledger.sql", "due", ("effects_due",)),
+    ("ledger.sql", "next due", ("effects_due", "effects_leased")),
+    ("ledger.sql", "lock due", ("effects_due",)),
+    ("ledger.sql", "sweep", ("effects_leased",)),
+    ("ledger.sql", "stranded", ("marketing_events_processing",)),
+    ("planning.sql", "campaign due", ("marketing_events_pending",)),
+    ("planning.sql", "due events", ("marketing_events_pending",)),
+    ("planning.sql", "unfinished plans", ("plans_unfinished",)),
+    ("reading.sql", "due work", ("marketing_events_pending", "effects_leased")),
+    ("reading.sql", "unfinished days", ("marketing_events_unfinished",)),
+]
+TYPES = {
+    "provider": ("text", "'mail'"),
+    "limit": ("int", "100"),
+    "now": ("timestamptz", "now()"),
+    "settle_delay": ("interval", "'1 minute'"),
+    "cut": ("bigint", "1000000"),
+}
+SETTLED = 50_000
+
+
+def _history(conn: Connection) -> None:
+    """Long settled history, and a little that is open."""
+    conn.execute(
+        f"""
+        insert into recipients (id, address, created_at)
+        select md5('r' || n)::uuid, n || '@example.com', now() from generate_series(1, {SETTLED}) n;
+        insert into marketing_events (id, idempotency_key, type, payload, source, fingerprint,
+            recipient_id, scheduled_at, created_at, updated_at, status)
+        select md5('e' || n)::uuid, n, 'LEAD_CAPTURE', '{{}}', 'web', repeat('a', 64),
+            md5('r' || n)::uuid, t, t, t,
+            case when n > {SETTLED} - 20 then 'PENDING' when n > {SETTLED} - 60 then 'PROCESSING'
+                 else 'COMPLETED' end
+        from generate_series(1, {SETTLED}) n, lateral (select now() - n * interval '1 minute') x (t);
+        insert into configs values (repeat('a', 64), '{{}}', now());
+        insert into templates values (repeat('a', 64), 'n', 's', 'h', now());
+        insert into plans select id, 0, day, seq, created_at, repeat('a', 64), 1, 1, repeat('a', 64),
+            case when seq % 10000 = 7 then 0 else 1 end, created_at
+        from marketing_events where status <> 'PENDING';
+        insert into effects (id, event_id, epoch, day, event_seq, route, step, provider, kind,
+            recipient_id, template, ordering_key, state, priority, attempts, calls, due_at, claim_id,
+            lease_until, first_attempt_at, last_attempt_at, provider_ref, created_at, updated_at,
+            settled_at)
+        select md5(id::text)::uuid, id, 0, day, seq, type, 's', 'mail', 'email', recipient_id,
+            repeat('a', 64), 'mail:' || recipient_id, s.state, seq % 3, s.calls, s.calls, created_at,
+            id, case when s.state = 'SENDING' then created_at end,
+            case when s.calls = 1 then created_at end, case when s.calls = 1 then created_at end,
+            case when s.state = 'SENT' then 'ref' end, created_at, created_at,
+            case when s.state = 'SENT' then created_at end
+        from marketing_events, lateral (select
+            case when status = 'COMPLETED' then 'SENT' when seq % 2 = 0 then 'SENDING'
+                 else 'PLANNED' end, (status = 'COMPLETED' or seq % 2 = 0)::int) s (state, calls)
+        where status <> 'PENDING'
+        """.encode()
+    )
+
+
+@pytest.fixture(scope="module")
+def grown(servers: embedded.Servers, template: str) -> Iterator[str]:
+    with psycopg.connect(servers.database_url, autocommit=True) as admin:
+        name = f"grown_{uuid.uuid4().hex}"
+        admin.execute(f'create database "{name}" template "{template}"')
+        url = urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
+        with psycopg.connect(url, autocommit=True) as conn:
+            _history(conn)
+            conn.execute("vacuum analyze")
+        yield url
+        admin.execute(f'drop database "{name}" with (force)')
+
+
+def _plan(conn: Connection, file: str, name: str, mode: str) -> str:
+    query = queries.load(file)[name]
+    names: list[str] = []
+
+    def numbered(found: re.Match[str]) -> str:
+        if found[1] not in names:
+            names.append(found[1])
+        return f"${names.index(found[1]) + 1}"
+
+    text = re.sub(r"%\((\w+)\)s", numbered, query).replace("%%", "%")
+    types = ", ".join(TYPES[name][0] for name in names)
+    values = ", ".join(TYPES[name][1] for name in names)
+    conn.execute(f"set plan_cache_mode = {mode}".encode())
+    conn.execute(f"prepare hot{f'({types})' if names else ''} as {text}".encode())
+    execute = f"explain execute hot{f'({values})' if names else ''}"
+    lines = conn.execute(execute.encode()).fetchall()
+    conn.execute("deallocate hot")
+    return "\n".join(line for (line,) in lines)
+
+
+def _faults(plan: str, indexes: Sequence[str]) -> list[str]:
+    """What of a plan would grow with history: a table read as a whole, an index passed over."""
+    read = re.findall(r"Seq Scan on (?:effects|marketing_events|plans)\b", plan)
+    return read + [index for index in indexes if not re.search(rf"\b{index}\b", plan)]
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(("file", "name", "indexes"), HOT)
+def test_finding_work_reads_only_what_is_open(
+    grown: str, file: str, name: str, indexes: Sequence[str], mode: str
+) -> None:
+    with psycopg.connect(grown) as conn:
+        plan = _plan(conn, file, name, mode)
+    assert _faults(plan, indexes) == [], plan
+
+
+@pytest.mark.parametrize(("file", "name", "indexes"), HOT)
+def test_without_its_index_finding_work_would_be_seen_to_read_more(
+    grown: str, file: str, name: str, indexes: Sequence[str]
+) -> None:
+    """The known-bad case of the test above."""
+    with psycopg.connect(grown) as conn:
+        for index in indexes:
+            conn.execute(sql.SQL("drop index {}").format(sql.Identifier(index)))
+        assert _faults(_plan(conn, file, name, "force_custom_plan"), indexes)
+        conn.rollback()
