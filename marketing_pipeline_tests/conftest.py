@@ -48,7 +48,10 @@ def database(servers: embedded.Servers, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(servers.database_url, autocommit=True) as admin:
         admin.execute(f'create database "{name}" template "{template}"')
-        yield _named(servers.database_url, name)
+        url = _named(servers.database_url, name)
+        with psycopg.connect(url, autocommit=True) as conn:  # a copy is another installation
+            conn.execute("update installation set identity = gen_random_uuid()")
+        yield url
         admin.execute(f'drop database "{name}" with (force)')
 
 
