@@ -29,6 +29,14 @@ check: .venv/dev  ## Format check, lint, import law, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+bench: .venv/dev  ## Measure latency, memory and look-ups (10 GB of disk, 25 minutes)
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.lookups
+
+chaos: .venv/dev  ## Kill everything, everywhere, and compare the books (TRIALS=n JSON=FILE)
+	$(BIN)/python -m marketing_pipeline_tests.chaos --trials $(or $(TRIALS),1000) $(if $(JSON),--json $(JSON)) $(ARGS)
+
 lock:  ## Pin the dependencies of pyproject.toml again, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
@@ -61,4 +69,4 @@ endif
 	$(INSTALL) --no-deps -e .
 	@touch $@ .venv/runtime
 
-.PHONY: help demo up doctor test check lock clean
+.PHONY: help demo up doctor test check bench chaos lock clean

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+WIDTH = 110  # columns; into a file, rich would fold names at 80
+
 
 def percentile(values: Sequence[float], percent: int) -> float:
     """The value that this share of all does not exceed."""
@@ -30,7 +32,9 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(table)
 
 
 def say(finding: str, value: float, limit: float) -> None:

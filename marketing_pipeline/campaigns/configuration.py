@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from pydantic import ValidationError
 from marketing_pipeline.campaigns import document, rendering
 from marketing_pipeline.campaigns.document import Document
 from marketing_pipeline.campaigns.rendering import Sender
-from marketing_pipeline.campaigns.schema import PipelineFile
+from marketing_pipeline.campaigns.schema import PipelineFile, Step
 from marketing_pipeline.domain import digest
 from marketing_pipeline.domain.audience import Audience
 from marketing_pipeline.domain.effect import EffectKind
 from marketing_pipeline.domain.event import EventType
-from marketing_pipeline.domain.plan import Campaign, Priority, Route, Rules, TemplateRef
+from marketing_pipeline.domain.plan import Campaign, Once, Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.template import Template
 
 
@@ -95,7 +96,17 @@ def _route(step: Mapping[str, Any], refs: Mapping[str, TemplateRef]) -> Route:
         priority=Priority[step["priority"].upper()],
         template=refs[step["template"]] if step["template"] else None,
         properties=step["properties"],
+        once=_once(step.get("once")),
+        max_age=_seconds(step.get("max_age")),
     )
+
+
+def _once(stored: Mapping[str, Any] | None) -> Once | None:
+    return None if stored is None else Once(within=_seconds(stored["within"]))
+
+
+def _seconds(stored: float | None) -> timedelta | None:
+    return None if stored is None else timedelta(seconds=stored)
 
 
 def _audience(entry: Mapping[str, Any]) -> Audience:
@@ -115,11 +126,7 @@ def _body(
             for name, entry in file.providers.items()
         },
         "routes": {
-            str(type): [
-                step.model_dump(mode="json")
-                | {"kind": str(kinds[file.providers[step.provider].adapter])}
-                for step in steps
-            ]
+            str(type): [_step(step, kinds[file.providers[step.provider].adapter]) for step in steps]
             for type, steps in file.routes.items()
         },
         "templates": {
@@ -127,6 +134,22 @@ def _body(
             for name, template in templates.items()
         },
     }
+
+
+def _step(step: Step, kind: EffectKind) -> Mapping[str, Any]:
+    """As it is stored: durations in seconds, and only what was said beyond the first version."""
+    stored = step.model_dump(mode="json", exclude={"once", "max_age"}) | {"kind": str(kind)}
+    if step.once is not None:
+        within = step.once.within
+        stored["once"] = {"within": within.total_seconds() if within else None}
+    age = step.max_age or _MAX_AGE.get(kind)
+    if age is not None and age != "never":
+        stored["max_age"] = age.total_seconds()
+    return stored
+
+
+# Old mail does more harm than good; what a CRM is told late is still right.
+_MAX_AGE = {EffectKind.EMAIL: timedelta(hours=24), EffectKind.POST: timedelta(hours=24)}
 
 
 def _public(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,6 +237,8 @@ def _check_step(
         _must_be_one_of(source, (*at, "template"), step.template, file.templates)
     if step.properties and kind is not EffectKind.CONTACT:
         raise source.error((*at, "properties"), "belong to a contact; leave them out")
+    if step.once is not None and kind is EffectKind.POST:
+        raise source.error((*at, "once"), "a post has no recipient; leave it out")
 
 
 def _must_be_one_of(

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from marketing_pipeline.domain.event import EventType
+from marketing_pipeline.domain.plan import Once
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def span(value: object) -> object:
+def span(value: object) -> timedelta:
     """A duration as people write it: 500ms, 10s, 15m, 24h, 30d."""
     if isinstance(value, timedelta):
         return value
@@ -20,6 +21,21 @@ def span(value: object) -> object:
     if not match:
         raise ValueError(f"{value!r} is no duration; write a number and ms, s, m, h or d: 10s")
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def once(value: object) -> Once | None:
+    """How often a person gets a step: `event`, `recipient`, or `recipient/30d`."""
+    if value == "event":
+        return None  # an effect's identity sees to that
+    unit, _, within = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if unit != "recipient":
+        raise ValueError(f"{value!r} is not known; write event, recipient or recipient/30d")
+    return Once(within=span(within) if within else None)
+
+
+def max_age(value: object) -> object:
+    """How late a step may still be done: a duration, or `never` too late."""
+    return value if value == "never" else span(value)
 
 
 Span = Annotated[timedelta, BeforeValidator(span)]
@@ -73,6 +89,9 @@ class Step(Strict):
     template: Name | None = None
     properties: dict[str, str] = {}
     priority: Literal["urgent", "normal", "bulk"] = "normal"
+    once: Annotated[Once | None, BeforeValidator(once)] = None
+    # Left out, a mail or a post is too late after a day, and a contact never.
+    max_age: Annotated[timedelta | Literal["never"] | None, BeforeValidator(max_age)] = None
 
 
 class TemplateEntry(Strict):

@@ -21,6 +21,7 @@ from marketing_pipeline.campaigns.document import ConfigError
 from marketing_pipeline.cli import exclusion, server_checks
 from marketing_pipeline.domain.event import InvalidEvent
 from marketing_pipeline.event_log import intake, schema, status
+from marketing_pipeline.event_log.installation import StillAtWork
 from marketing_pipeline.event_log.location import SchemaError, locate
 from marketing_pipeline.settings import Settings, SettingsError
 
@@ -43,6 +44,7 @@ def main() -> None:
         SchemaError,
         embedded.EmbeddedError,
         exclusion.AlreadyRunning,
+        StillAtWork,
     ) as error:
         _refuse(str(error))
     except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
@@ -148,6 +150,19 @@ def show_status(as_json: AsJson = False) -> None:
         console.print(
             f"[yellow]{pause.provider} waits until {pause.until:%H:%M:%S}[/]: {pause.reason}"
         )
+
+
+@app.command()
+def adopt(
+    why: Annotated[str, typer.Option(help="what happened to the log; kept in it")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Let a restored or copied log send, and doubt what may have been sent since the backup."""
+    from marketing_pipeline.cli import adoption
+
+    if not yes:
+        typer.confirm("Is it certain that nothing else sends for this log any more?", abort=True)
+    adoption.adopt(console, _settings(), why)
 
 
 @app.command()

@@ -1,14 +1,18 @@
 """Examines the servers an installation uses: do they run here, and are they what is needed?"""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import redis
 import sqlalchemy.exc
+from redis.asyncio import Redis as AsyncRedis
 
 from marketing_pipeline import embedded
 from marketing_pipeline.cli.finding import Finding
+from marketing_pipeline.delivery import high_water
+from marketing_pipeline.delivery.assembly import marks
 from marketing_pipeline.embedded import layout, postgres, valkey
 from marketing_pipeline.embedded.layout import Layout
 from marketing_pipeline.embedded.server import Recipe
@@ -39,7 +43,27 @@ def examine(used: Settings) -> list[Finding]:
         *database(servers.database_url),
         dagster_storage(servers.dagster_url, servers.database_url),
         gate(servers.redis_url),
+        *_may_send(used, servers),
     ]
+
+
+def _may_send(used: Settings, servers: embedded.Servers) -> list[Finding]:
+    """Is this the log that sent, or one restored or copied from it?"""
+
+    async def asked() -> None:
+        async with (
+            await psycopg.AsyncConnection.connect(servers.database_url, autocommit=True) as conn,
+            AsyncRedis.from_url(servers.redis_url, socket_timeout=_CONNECT) as client,
+        ):
+            await high_water.open_mark(conn, marks(used), client)
+
+    try:
+        asyncio.run(asked())
+    except high_water.ReadOnly as error:
+        return [Finding(part="restored or copied log", passed=False, finding=str(error))]
+    except (psycopg.OperationalError, redis.RedisError):
+        return []  # said already
+    return [Finding(part="high-water mark", passed=True, finding="the log remembers all it sent")]
 
 
 def reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
@@ -33,6 +34,7 @@ class Assembly:
 
     configuration: Configuration
     destinations: Mapping[str, Destination]
+    marks: Path  # the folder in which high-water marks are kept
 
 
 def assemble(settings: Settings) -> Assembly:
@@ -48,7 +50,13 @@ def assemble(settings: Settings) -> Assembly:
             name: _destination(loaded, name, entry, settings)
             for name, entry in loaded.file.providers.items()
         },
+        marks=marks(settings),
     )
+
+
+def marks(settings: Settings) -> Path:
+    """Where this machine keeps high-water marks: beside the embedded servers, never in them."""
+    return settings.state_dir / "high-water"
 
 
 def for_rendering(body: Mapping[str, Any]) -> Mapping[str, Provider]:

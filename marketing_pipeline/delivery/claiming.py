@@ -39,6 +39,7 @@ class Claim:
     calls: list[Call] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
     now: datetime | None = None  # the database's clock at the lock
+    number: int = 0  # in the log's own order of claims
 
 
 async def claim(
@@ -64,7 +65,9 @@ async def claim(
                 taken.calls.append(made)
         if taken.calls:
             attempts = [_attempt(call) for call in taken.calls]
-            await ledger.claim(conn, name, taken.id, attempts, lease=destination.lease, now=now)
+            taken.number = await ledger.claim(
+                conn, name, taken.id, attempts, lease=destination.lease, now=now
+            )
         if taken.closed:
             await ledger.close_unsent(conn, taken.closed, now)
     return taken
@@ -120,11 +123,15 @@ def _call(
 
 def _why_not(candidate: Candidate, suppressed: Mapping[tuple[UUID, str], str]) -> str | None:
     person = candidate.recipient_id
-    if person is None:
-        return None
-    if candidate.address is None:
+    if person is not None and candidate.address is None:
         return "erased: the person's address is gone"
-    return suppressed.get((person, "all")) or suppressed.get((person, candidate.kind))
+    if person is not None and (
+        reason := suppressed.get((person, "all")) or suppressed.get((person, candidate.kind))
+    ):
+        return reason
+    if candidate.expires_at is not None and candidate.now > candidate.expires_at:
+        return f"stale: its time was up at {candidate.expires_at:%Y-%m-%d %H:%M:%SZ}"
+    return None
 
 
 def _send(

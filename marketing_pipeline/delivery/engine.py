@@ -11,11 +11,13 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import gate, planner
+from marketing_pipeline.delivery import gate, high_water, planner
 from marketing_pipeline.delivery.assembly import Assembly, Destination
 from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.lane import LOOK, Lane, rest
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.event_log import heartbeats, ledger
@@ -163,7 +165,11 @@ class Engine:
 async def engine(
     assembly: Assembly, database_url: str, redis_url: str, *, run_id: str | None
 ) -> AsyncIterator[Engine]:
-    """Connect everything that a run needs, and close it afterwards."""
+    """Connect everything that a run needs, and close it afterwards.
+
+    Raises:
+        ReadOnly: the log was restored or copied, and nobody has adopted it.
+    """
     most = len(assembly.destinations) + 4
     async with (
         AsyncConnectionPool(
@@ -172,6 +178,7 @@ async def engine(
         Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2) as redis,
     ):
         async with pool.connection() as conn:
+            mark = await _mark(conn, assembly, redis)
             now = datetime.now(UTC)
             await planner.keep(conn, assembly.configuration, now)
             await _report_unset(conn, assembly, now)
@@ -182,6 +189,7 @@ async def engine(
                 destination=one,
                 pool=pool,
                 gate=_gate(redis, pool, one),
+                high_water=mark,
                 transport=_transport(one),
                 contents=contents,
                 settler=settler,
@@ -202,6 +210,16 @@ async def engine(
         finally:
             for lane in lanes:
                 await lane.transport.aclose()
+
+
+async def _mark(conn: psycopg.AsyncConnection, assembly: Assembly, redis: Redis) -> HighWater:
+    """The high-water mark; without Valkey nothing could be called, so its return is waited for."""
+    while True:
+        try:
+            return await high_water.open_mark(conn, assembly.marks, redis)
+        except RedisError as error:
+            telemetry.emit("gate_lost", reason=str(error))
+            await asyncio.sleep(AGAIN)
 
 
 def _transport(destination: Destination) -> Transport:

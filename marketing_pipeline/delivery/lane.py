@@ -15,6 +15,7 @@ from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Call, Claim
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.gate import Gate, Grant
+from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.domain import decide
 from marketing_pipeline.domain.decide import Decision, Retry
@@ -37,6 +38,7 @@ class Lane:
     destination: Destination
     pool: AsyncConnectionPool
     gate: Gate
+    high_water: HighWater
     transport: Transport
     contents: Contents
     settler: Settler
@@ -94,7 +96,7 @@ class Lane:
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
     async def _start(self, grant: Grant, asked: float) -> None:
-        began = time.monotonic()
+        began, seen = time.monotonic(), self.high_water.seen
         async with self.pool.connection() as conn:
             claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
             if claim.closed:
@@ -103,6 +105,8 @@ class Lane:
                     await ledger.complete(conn, events, datetime.now(UTC))
         if len(claim.calls) < grant.calls:
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
+        if claim.calls:
+            await self.high_water.reach(claim.number, after=seen)
         for one in claim.calls:
             task = asyncio.create_task(self._serve(one, claim, began, asked))
             self._under_way.add(task)

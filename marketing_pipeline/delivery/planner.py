@@ -58,13 +58,13 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
         facts = await _facts(conn, fresh, cut)
         plans, rows, failed = _plan_all(fresh, rules, cut, facts, now)
         await planning.insert_plans(conn, plans, now)
-        await planning.insert_effects(conn, rows, now)
+        suppressed = await planning.insert_effects(conn, rows, now)
         await planning.mark_planned(conn, [p.event.id for p in plans] + again, now)
         await planning.mark_unplannable(conn, failed, now)
     for unfinished in plans:
         if unfinished.inserted < unfinished.count:
             await write_out(conn, unfinished, rules, now)
-    closed = [p.event.id for p in plans if p.count == 0] + again
+    closed = [p.event.id for p in plans if p.count == 0] + again + list(suppressed)
     await finish(conn, closed, now)
     days = frozenset(one.event.day for one in due)
     return Planned(events=len(due), failed=len(failed), days=days)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any
 from uuid import UUID
@@ -36,6 +36,13 @@ class TemplateRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """A person gets this step once, whatever number of events call for it."""
+
+    within: timedelta | None  # None: for ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One effect that an event type calls for."""
 
@@ -45,6 +52,8 @@ class Route:
     priority: Priority
     template: TemplateRef | None = None  # an e-mail's; a campaign's mail takes the campaign's own
     properties: Mapping[str, str] = field(default_factory=dict)  # a contact's: theirs -> ours
+    once: Once | None = None  # None: once for each event, which an effect's identity sees to
+    max_age: timedelta | None = None  # not sent any more when so much later than it was due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,9 @@ class PlannedEffect:
     template: str | None
     variables: Mapping[str, Any]
     due_at: datetime
+    expires_at: datetime | None  # not sent any more after this
+    once_key: str | None  # effects that share it exclude each other
+    once_until: datetime | None  # for how long; None: for ever, where there is a key
 
     def line(self) -> list[object]:
         """What the plan's digest is taken over."""
@@ -170,6 +182,7 @@ def _effect(
         event.id, epoch, event.type, route.step, route.provider, route.kind, person
     )
     in_order = route.kind is EffectKind.CONTACT
+    once, due_at = route.once, event.scheduled_at
     return PlannedEffect(
         id=identity,
         step=route.step,
@@ -180,5 +193,8 @@ def _effect(
         priority=route.priority,
         template=template.hash if template else None,
         variables=variables,
-        due_at=event.scheduled_at,
+        due_at=due_at,
+        expires_at=None if route.max_age is None else due_at + route.max_age,
+        once_key=f"{event.type}/{route.step}/{route.kind}/{epoch}/{person}" if once else None,
+        once_until=due_at + once.within if once and once.within else None,
     )

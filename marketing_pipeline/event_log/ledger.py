@@ -39,6 +39,7 @@ class Candidate:
     first_attempt_at: datetime | None
     last_attempt_at: datetime | None
     doubt_since: datetime | None
+    expires_at: datetime | None
     config_digest: str
     address: str | None
     erased_at: datetime | None
@@ -158,9 +159,9 @@ async def claim(
     *,
     lease: timedelta,
     now: datetime,
-) -> None:
-    """Lease the effects and put their attempts on record."""
-    await conn.execute(
+) -> int:
+    """Lease the effects and put their attempts on record; the number of this claim in the log."""
+    cursor = await conn.execute(
         _SQL["claim"],
         {
             "provider": provider,
@@ -173,6 +174,9 @@ async def claim(
             "now": now,
         },
     )
+    row = await cursor.fetchone()
+    assert row is not None, "a claim is of at least one effect"
+    return int(row[0])
 
 
 async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: datetime) -> None:

@@ -39,13 +39,13 @@ returning e.id
 -- lock due --
 -- Locks what may be claimed, most urgent first; what another process holds is passed over.
 select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
-       e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.config_digest, e.address, e.erased_at,
-       clock_timestamp() as now
+       e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.config_digest, e.address,
+       e.erased_at, clock_timestamp() as now
 from (values (0), (1), (2)) as p (priority)
 cross join lateral (
     select x.id, x.event_id, x.kind, x.recipient_id, x.template, x.variables, x.state, x.attempts,
-           x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, plans.config_digest,
-           recipients.address, recipients.erased_at
+           x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
+           plans.config_digest, recipients.address, recipients.erased_at
     from effects x
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
     left join recipients on recipients.id = x.recipient_id
@@ -79,6 +79,8 @@ where effect_id = any(%(ids)s) and request_body is not null order by effect_id, 
 with c as (
     select * from unnest(%(id)s::uuid[], %(purpose)s::text[], %(sha256)s::text[], %(body)s::bytea[])
         as c (id, purpose, sha256, body)
+), numbered as (
+    select nextval('claim_seq') as number
 ), claimed as (
     update effects e set
         state = case c.purpose when 'send' then 'SENDING' else 'DOUBT' end,
@@ -97,6 +99,7 @@ with c as (
 insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body)
 select c.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.sha256, c.body
 from c join claimed using (id)
+returning (select number from numbered)
 
 -- close unsent --
 -- Ends effects without a call: suppressed, past knowing, or impossible to render.
@@ -115,10 +118,12 @@ with s as (
         as s (id, claim_id, number, outcome, status_code, latency, reason, state, due_at, given_back,
               in_doubt, reference)
 ), held as (
-    select e.id from effects e join s on s.id = e.id
+    select e.id, s.number, s.state from effects e join s on s.id = e.id
     where (e.claim_id = s.claim_id and e.calls = s.number and e.state in ('SENDING', 'DOUBT'))
        or (s.state = 'SENT' and e.state <> 'SENT')
     order by e.id for update of e
+), chosen as (  -- of two answers for one effect: that it was sent outweighs all else
+    select distinct on (id) id, number from held order by id, (state = 'SENT') desc, number desc
 ), ended as (
     update attempts a set finished_at = %(now)s, outcome = s.outcome, status_code = s.status_code,
            latency = s.latency, reason = s.reason,
@@ -137,7 +142,7 @@ update effects e set
     last_error = case when s.state = 'SENT' then null else s.reason end,
     settled_at = case when s.state in ('SENT', 'FAILED', 'UNKNOWN') then %(now)s end,
     updated_at = %(now)s
-from s join held using (id) where e.id = s.id
+from s join chosen using (id, number) where e.id = s.id
 returning e.id, e.event_id, e.day, e.state
 
 -- forget bodies --

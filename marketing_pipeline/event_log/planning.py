@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import queries
 
 _SQL = queries.load("planning.sql")
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
 _POLL = 0.005  # seconds between looks at the transactions that a cut waits for
 
 
@@ -119,8 +120,13 @@ async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: dateti
 
 async def insert_effects(
     conn: AsyncConnection, rows: Sequence[tuple[Event, int, PlannedEffect]], now: datetime
-) -> None:
-    """Write effects, each with its event and epoch; one that is there already stays as it is."""
+) -> set[UUID]:
+    """Write effects, each with its event and epoch; one that is there already stays as it is.
+
+    What `once` forbids is written as SUPPRESSED. Returns the events that this happened to: they
+    may be complete already.
+    """
+    refused = await _take_once(conn, [effect for _, _, effect in rows if effect.once_key])
     await conn.execute(
         _SQL["insert effects"],
         {
@@ -139,9 +145,30 @@ async def insert_effects(
             "variables": [Jsonb(effect.variables) for _, _, effect in rows],
             "priority": [int(effect.priority) for _, _, effect in rows],
             "due_at": [effect.due_at for _, _, effect in rows],
+            "expires_at": [effect.expires_at for _, _, effect in rows],
+            "once_key": [effect.once_key for _, _, effect in rows],
+            "refused": [effect.id in refused for _, _, effect in rows],
             "now": now,
         },
     )
+    return {event.id for event, _, effect in rows if effect.id in refused}
+
+
+async def _take_once(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> set[UUID]:
+    """Take the keys of `once`; the effects that did not get theirs."""
+    if not effects:
+        return set()
+    ids = [effect.id for effect in effects]
+    values = {
+        "keys": [effect.once_key for effect in effects],
+        "effect_ids": ids,
+        "since": [effect.due_at for effect in effects],
+        "until": [effect.once_until or _FOR_EVER for effect in effects],
+    }
+    await conn.execute(_SQL["lock once"], values)
+    await conn.execute(_SQL["take once"], values)
+    rows = await (await conn.execute(_SQL["once takers"], values)).fetchall()
+    return set(ids) - {row[0] for row in rows}
 
 
 async def mark_planned(conn: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:

@@ -1,7 +1,8 @@
 -- due events --
--- Locks due events that wait for their plan; those another planner holds are passed over.
+-- Locks due events that wait for their plan; those another planner holds are passed over. Plans are
+-- counted and not asked for with `exists`, which would be answered by hashing every plan there is.
 select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
-       exists (select from plans p where p.event_id = m.id) as planned
+       (select count(*) from plans p where p.event_id = m.id) > 0 as planned
 from marketing_events m
 where m.status = 'PENDING' and m.scheduled_at <= %(now)s
   and (m.type <> 'CAMPAIGN_TRIGGER' or m.seq <= %(cut)s)
@@ -43,19 +44,49 @@ select * from unnest(%(event_id)s::uuid[], %(epoch)s::int[], %(day)s::date[], %(
                      %(created_at)s::timestamptz[])
 on conflict do nothing
 
+-- lock once --
+-- Whoever takes one of these keys waits for whoever has just done so, and then reads what they wrote.
+select from once_taken where key = any(%(keys)s) order by key for update
+
+-- take once --
+-- Takes what is free: never taken, lapsed, or held by an effect that came to nothing.
+insert into once_taken as taken (key, effect_id, since, until)
+select distinct on (w.key) w.key, w.effect_id, w.since, w.until
+from unnest(%(keys)s::text[], %(effect_ids)s::uuid[], %(since)s::timestamptz[], %(until)s::timestamptz[])
+     as w (key, effect_id, since, until)
+order by w.key, w.since, w.effect_id
+on conflict (key) do update set effect_id = excluded.effect_id, since = excluded.since, until = excluded.until
+where taken.until <= excluded.since
+   or exists (select from effects e where e.id = taken.effect_id and e.state in ('FAILED', 'SUPPRESSED'))
+
+-- once takers --
+-- Which of these effects hold their key.
+select effect_id from once_taken where effect_id = any(%(effect_ids)s)
+
 -- insert effects --
--- Writes planned effects; the primary key is the last word on "once".
+-- Writes planned effects; the primary key is the last word on "once". What was due before this log
+-- was adopted may have been sent in its earlier life, and starts in doubt.
 insert into effects (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
-                     ordering_key, template, variables, state, priority, due_at, created_at, updated_at)
+                     ordering_key, template, variables, state, priority, due_at, created_at, updated_at,
+                     expires_at, once_key, last_error, settled_at,
+                     doubt_since, first_attempt_at, last_attempt_at)
 select i.id, i.event_id, i.epoch, i.day, i.event_seq, i.route, i.step, i.provider, i.kind,
-       i.recipient_id, i.ordering_key, i.template, i.variables, 'PLANNED', i.priority, i.due_at,
-       %(now)s, %(now)s
+       i.recipient_id, i.ordering_key, i.template, i.variables,
+       case when i.refused then 'SUPPRESSED' when i.due_at <= a.adopted_at then 'DOUBT' else 'PLANNED' end,
+       i.priority, i.due_at, %(now)s, %(now)s, i.expires_at, i.once_key,
+       case when i.refused then 'once: another effect has reached this person, or will' end,
+       case when i.refused then %(now)s end,
+       case when not i.refused and i.due_at <= a.adopted_at then i.due_at end,
+       case when not i.refused and i.due_at <= a.adopted_at then i.due_at end,
+       case when not i.refused and i.due_at <= a.adopted_at then i.due_at end
 from unnest(%(id)s::uuid[], %(event_id)s::uuid[], %(epoch)s::int[], %(day)s::date[],
             %(event_seq)s::bigint[], %(route)s::text[], %(step)s::text[], %(provider)s::text[],
             %(kind)s::text[], %(recipient_id)s::uuid[], %(ordering_key)s::text[], %(template)s::text[],
-            %(variables)s::jsonb[], %(priority)s::smallint[], %(due_at)s::timestamptz[])
+            %(variables)s::jsonb[], %(priority)s::smallint[], %(due_at)s::timestamptz[],
+            %(expires_at)s::timestamptz[], %(once_key)s::text[], %(refused)s::bool[])
      as i (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
-           ordering_key, template, variables, priority, due_at)
+           ordering_key, template, variables, priority, due_at, expires_at, once_key, refused)
+cross join installation a
 order by i.id
 on conflict (id) do nothing
 

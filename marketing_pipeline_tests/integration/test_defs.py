@@ -188,6 +188,7 @@ def test_conservation_holds_until_the_ledger_loses_an_effect(
     with psycopg.connect(database) as conn:  # the known-bad case
         row = conn.execute("select id, day from effects order by id limit 1").fetchone()
         assert row is not None
+        conn.execute("set session_replication_role = replica")  # no trigger refuses it
         conn.execute("delete from attempts where effect_id = %s", [row[0]])
         conn.execute("delete from effects where id = %s", [row[0]])
     [bad] = checked().get_asset_check_evaluations()

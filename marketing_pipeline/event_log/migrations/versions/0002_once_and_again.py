@@ -1,4 +1,4 @@
-"""What must not be sent, what a person settles, and what tells a restored log from the one that sent."""
+"""What must not be sent, what a person settles, and how a restored log is told from the first."""
 
 from marketing_pipeline.event_log import schema
 

@@ -16,6 +16,10 @@ alter table effects
     add column expires_at timestamptz,    -- not sent any more after this; null: whenever it can be
     add column once_key text,             -- effects that share it exclude each other
     add column redrives smallint not null default 0 check (redrives >= 0);  -- by the daily job
+alter table effects add check (state <> 'PLANNED' or doubt_since is null);
+-- As a key, the state drew the planner of PostgreSQL 18 away from the partial indexes of due work.
+drop index effects_day;
+create index effects_day on effects (day) include (state);
 create index effects_unknown on effects (updated_at) where state = 'UNKNOWN';
 create index effects_failed on effects (settled_at) where state = 'FAILED';
 create index effects_recipient on effects (recipient_id) where recipient_id is not null;
@@ -26,6 +30,7 @@ create index marketing_events_failed on marketing_events (updated_at) where stat
 create table once_taken (
     key text primary key,                 -- the last word on "once" beyond one event
     effect_id uuid not null,
+    since timestamptz not null,           -- when that effect was due
     until timestamptz not null            -- 'infinity': for ever
 );
 create index once_taken_effect on once_taken (effect_id);
@@ -43,7 +48,9 @@ create table resolutions (
 );
 create function refuse_change() returns trigger language plpgsql as $$
 begin
-    raise exception '% is a record of what people did and cannot be changed', tg_table_name;
+    raise exception '% is a record of what was done and cannot be changed', tg_table_name;
 end $$;
 create trigger resolutions_kept before update or delete or truncate on resolutions
+    for each statement execute function refuse_change();
+create trigger attempts_appended before delete on attempts
     for each statement execute function refuse_change();

@@ -1,0 +1,178 @@
+"""A restored or copied log does not send again by itself, and once adopted sends nothing twice."""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from marketing_pipeline import embedded, settings
+from marketing_pipeline.delivery import high_water
+from marketing_pipeline.delivery.assembly import marks
+from marketing_pipeline.event_log import heartbeats
+from marketing_pipeline.event_log.installation import Adoption, StillAtWork
+from marketing_pipeline_tests.pipeline import (
+    Sandbox,
+    campaign,
+    campaign_name,
+    lead,
+    post,
+    record,
+    run,
+    sent,
+    states,
+)
+
+
+@contextmanager
+def backup(servers: embedded.Servers, database: str) -> Iterator[str]:
+    """The database as it is now, under another name."""
+    name = f"backup_{uuid.uuid4().hex}"
+    original = urlsplit(database).path[1:]
+    with psycopg.connect(servers.database_url, autocommit=True) as admin:
+        admin.execute(f'create database "{name}" template "{original}"')
+        yield urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
+        admin.execute(f'drop database "{name}" with (force)')
+
+
+def with_log(used: settings.Settings, database: str) -> settings.Settings:
+    return replace(used, database_url=database)
+
+
+def adopt(used: settings.Settings) -> Adoption:
+    async def adopted() -> Adoption:
+        assert used.database_url is not None
+        assert used.redis_url is not None
+        async with (
+            await psycopg.AsyncConnection.connect(used.database_url, autocommit=True) as conn,
+            Redis.from_url(used.redis_url) as client,
+        ):
+            return await high_water.adopt(conn, marks(used), client, "restored from a backup")
+
+    return asyncio.run(adopted())
+
+
+def identity(database: str) -> str:
+    with psycopg.connect(database) as conn:
+        row = conn.execute("select identity from installation").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_restored_log_refuses_and_once_adopted_sends_nothing_twice(
+    used: settings.Settings,
+    database: str,
+    servers: embedded.Servers,
+    sandbox: Sandbox,
+    home: Path,
+) -> None:
+    record(database, [lead(n) for n in range(10)])
+    run(used)
+    record(database, [post(1), lead(50)])
+    record(database, [campaign(campaign_name(home), "after-the-backup")])
+    with backup(servers, database) as restored:
+        run(used)
+        before = sandbox.acts()
+        assert len(before) == 20 + 1 + 2 + 11
+        again = with_log(used, restored)
+        with pytest.raises(high_water.ReadOnly, match="restored from a backup"):
+            run(again)
+        assert sandbox.acts() == before
+        adopt(again)
+        run(again, linger=4)
+        assert sandbox.acts() == before, "each was found, or known by its key"
+        assert states(restored) == {"SENT": len(before)}
+        assert sent(restored) == sent(database)
+
+
+def test_without_its_mark_the_same_restored_log_would_send_twice(
+    used: settings.Settings,
+    database: str,
+    servers: embedded.Servers,
+    sandbox: Sandbox,
+    valkey: redis.Redis,
+    home: Path,
+) -> None:
+    """The known-bad case: it is the mark that stands between a restore and a second mail."""
+    record(database, [lead(1)])
+    record(database, [campaign(campaign_name(home), "c")])
+    with backup(servers, database) as restored:
+        run(used)
+        shutil.rmtree(marks(used))
+        valkey.delete(f"high_water:{identity(restored)}")
+        run(with_log(used, restored))
+        assert sorted(sandbox.acts().values()) == [1, 1, 2]
+
+
+def test_a_copy_elsewhere_refuses(
+    used: settings.Settings,
+    database: str,
+    servers: embedded.Servers,
+    valkey: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    record(database, [lead(1)])
+    run(used)
+    with backup(servers, database) as copy:
+        valkey.delete(f"high_water:{identity(copy)}")  # elsewhere is another Valkey, too
+        elsewhere = replace(with_log(used, copy), state_dir=tmp_path / "elsewhere")
+        with pytest.raises(high_water.ReadOnly, match="it is a copy, or has moved here"):
+            run(elsewhere)
+        adopt(elsewhere)
+        assert run(elsewhere).calls == 0
+        assert identity(copy) != identity(database)
+
+
+@pytest.mark.parametrize("lost", ["file", "valkey"])
+def test_either_mark_suffices_and_mends_the_other(
+    lost: str, used: settings.Settings, database: str, valkey: redis.Redis
+) -> None:
+    record(database, [lead(1)])
+    run(used)
+    key, file = f"high_water:{identity(database)}", marks(used) / identity(database)
+    mark = int(valkey.get(key))  # type: ignore[arg-type]
+    assert mark == int(file.read_text()) > 0
+    if lost == "file":
+        file.unlink()
+    else:
+        valkey.delete(key)
+    run(used, linger=0.1)
+    assert int(valkey.get(key)) == int(file.read_text()) == mark  # type: ignore[arg-type]
+
+
+def test_a_log_with_a_delivery_run_awake_is_not_adopted(
+    used: settings.Settings, database: str
+) -> None:
+    async def beat() -> None:
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as conn:
+            await heartbeats.beat(conn, uuid.uuid4(), None, timedelta(seconds=15))
+
+    asyncio.run(beat())
+    before = identity(database)
+    with pytest.raises(StillAtWork):
+        adopt(used)
+    assert identity(database) == before
+
+
+def test_a_log_that_goes_back_in_time_under_a_running_engine_is_noticed(
+    tmp_path: Path, servers: embedded.Servers
+) -> None:
+    async def reach() -> None:
+        async with Redis.from_url(servers.redis_url) as client:
+            water = high_water.HighWater(tmp_path, client, uuid.uuid4())
+            await water.reach(7, after=water.seen)
+            await water.reach(9, after=water.seen)
+            await water.reach(8, after=7)  # two claims at once may end in either order
+            with pytest.raises(high_water.ReadOnly, match="remembers 9 claims, and 9"):
+                await water.reach(9, after=water.seen)
+
+    asyncio.run(reach())
