@@ -23,7 +23,7 @@ def span(value: object) -> timedelta:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
-def once(value: object) -> Once | None:
+def how_often(value: object) -> Once | None:
     """How often a person gets a step: `event`, `recipient`, or `recipient/30d`."""
     if value == "event":
         return None  # an effect's identity sees to that
@@ -33,7 +33,7 @@ def once(value: object) -> Once | None:
     return Once(within=span(within) if within else None)
 
 
-def max_age(value: object) -> object:
+def how_late(value: object) -> object:
     """How late a step may still be done: a duration, or `never` too late."""
     return value if value == "never" else span(value)
 
@@ -89,9 +89,9 @@ class Step(Strict):
     template: Name | None = None
     properties: dict[str, str] = {}
     priority: Literal["urgent", "normal", "bulk"] = "normal"
-    once: Annotated[Once | None, BeforeValidator(once)] = None
+    once: Annotated[Once | None, BeforeValidator(how_often)] = None
     # Left out, a mail or a post is too late after a day, and a contact never.
-    max_age: Annotated[timedelta | Literal["never"] | None, BeforeValidator(max_age)] = None
+    max_age: Annotated[timedelta | Literal["never"] | None, BeforeValidator(how_late)] = None
 
 
 class TemplateEntry(Strict):

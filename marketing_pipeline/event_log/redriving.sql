@@ -1,0 +1,77 @@
+-- failed page --
+-- The next failed effects, oldest first.
+select id, settled_at from effects
+where state = 'FAILED' and (settled_at, id) > (%(after)s, %(after_id)s)
+order by settled_at, id limit %(limit)s
+
+-- lock once --
+-- Whoever would take a key of `once` from a failed effect waits, and then sees it PLANNED again.
+select from once_taken where effect_id = any(%(ids)s) order by key for update
+
+-- lock effects --
+-- Locks in the order in which everybody does; a late Accepted that came first is seen below. Newer
+-- open work for the same contacts is locked too, so that none of it is claimed meanwhile.
+select from effects
+where id in (
+    select f.id from effects f where f.id = any(%(ids)s) and f.state = 'FAILED'
+    union
+    select o.id from effects f join effects o on o.ordering_key = f.ordering_key
+    where f.id = any(%(ids)s) and o.state in ('PLANNED', 'SENDING', 'DOUBT'))
+order by id for update
+
+-- failed --
+-- What deciding takes: how the last attempt ended, and what stands against another one.
+select e.id, e.event_id, e.provider, last.outcome as last_outcome, e.last_error, e.redrives,
+       e.expires_at, coalesce(r.erased_at is not null, false) as erased,
+       (select min(s.reason) from suppressions s
+        where s.recipient_id = e.recipient_id and s.scope in ('all', e.kind)) as suppressed,
+       e.once_key is not null and not exists (
+           select from once_taken t where t.key = e.once_key and t.effect_id = e.id) as once_lost,
+       exists (select from effects o
+               where o.recipient_id = e.recipient_id and o.ordering_key = e.ordering_key
+                 and (o.event_seq, o.id) > (e.event_seq, e.id)
+                 and o.state in ('SENDING', 'DOUBT', 'SENT', 'UNKNOWN')) as superseded
+from effects e
+left join recipients r on r.id = e.recipient_id
+left join lateral (
+    select a.outcome from attempts a where a.effect_id = e.id order by a.number desc limit 1) last on true
+where e.id = any(%(ids)s) and e.state = 'FAILED'
+order by e.settled_at, e.id
+
+-- redrive --
+-- FAILED -> PLANNED, due now. Its id, its calls and its first attempt stay: the provider knows it by
+-- the same key, and the key's life counts from then.
+update effects set state = 'PLANNED', due_at = %(now)s, attempts = 0, redrives = redrives + 1,
+       claim_id = null, settled_at = null, updated_at = %(now)s
+where id = any(%(ids)s) and state = 'FAILED'
+returning event_id
+
+-- lock events --
+-- Waits for whoever is deriving their status, who then finds work open.
+select from marketing_events where id = any(%(ids)s) order by id for update
+
+-- reopen --
+-- An event with open effects is under way, whatever it was.
+update marketing_events set status = 'PROCESSING', updated_at = %(now)s
+where id = any(%(ids)s) and status in ('COMPLETED', 'FAILED')
+
+-- unplanned page --
+-- The next events that failed before they had a plan, oldest first.
+select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
+       m.updated_at, m.created_at, m.last_error
+from marketing_events m
+where m.status = 'FAILED' and (m.updated_at, m.id) > (%(after)s, %(after_id)s)
+  and not exists (select from plans p where p.event_id = m.id)
+order by m.updated_at, m.id limit %(limit)s
+
+-- plan again --
+-- FAILED -> PENDING, for an event that still has no plan.
+with waiting as (
+    select m.id from marketing_events m
+    where m.id = any(%(ids)s) and m.status = 'FAILED'
+      and not exists (select from plans p where p.event_id = m.id)
+    order by m.id for update
+)
+update marketing_events m set status = 'PENDING', last_error = null, updated_at = %(now)s
+from waiting where m.id = waiting.id
+returning m.id
