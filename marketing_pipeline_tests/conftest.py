@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from marketing_pipeline import embedded, settings
+from marketing_pipeline.domain.effect import TRANSITIONS
 from marketing_pipeline.event_log import schema
 from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox
 
@@ -31,6 +32,22 @@ def servers() -> embedded.Servers:
     return embedded.attach(state)
 
 
+def refuse_other_transitions(conn: psycopg.Connection) -> None:
+    """Hold every test that touches an effect to the state machine as it is drawn."""
+    drawn = ", ".join(f"('{old}', '{new}')" for old, new in TRANSITIONS)
+    conn.execute(
+        f"""create function refuse_other_transitions() returns trigger language plpgsql as $$
+            begin
+                if old.state <> new.state and (old.state, new.state) not in ({drawn}) then
+                    raise exception 'no such transition: % -> %', old.state, new.state;
+                end if;
+                return new;
+            end $$;
+            create trigger drawn_transitions before update of state on effects
+                for each row execute function refuse_other_transitions()"""  # noqa: S608
+    )
+
+
 @pytest.fixture(scope="session")
 def template(servers: embedded.Servers) -> Iterator[str]:
     """A migrated database of this worker that tests copy."""
@@ -38,6 +55,8 @@ def template(servers: embedded.Servers) -> Iterator[str]:
     with psycopg.connect(servers.database_url, autocommit=True) as admin:
         admin.execute(f'create database "{name}"')
         schema.migrate(_named(servers.database_url, name))
+        with psycopg.connect(_named(servers.database_url, name), autocommit=True) as conn:
+            refuse_other_transitions(conn)
         yield name
         admin.execute(f'drop database "{name}" with (force)')
 

@@ -1,7 +1,9 @@
 """The job that delivers: the only thing in the project that calls providers."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
@@ -23,6 +25,7 @@ from marketing_pipeline.delivery.run import deliver as deliver_all
 from marketing_pipeline.event_log import reading
 
 TAG = "marketing/delivery"
+WORD = timedelta(seconds=15)  # how often a run is heard of that is not beating
 
 
 class DeliverConfig(Config):
@@ -45,22 +48,25 @@ def deliver(
     """Deliver all that is due until idle, and report each day that was touched."""
     report = _interruptible(context, config, event_log, rate_limit, providers)
     context.log.info("planned %d events, %d calls", report.planned, report.calls)
-    for day in sorted(report.days):
-        context.log_event(reports.materialization(event_log.ask(partial(reading.tally, day=day))))
-    for day, version in event_log.ask(reading.observe_changed).items():
-        context.log_event(reports.observation(day, version))
+    with heard(context):
+        for day in sorted(report.days):
+            tally = event_log.ask(partial(reading.tally, day=day))
+            context.log_event(reports.materialization(tally))
+        for day, version in event_log.ask(reading.observe_changed).items():
+            context.log_event(reports.observation(day, version))
     return [day.isoformat() for day in sorted(report.days)]
 
 
 @op
 def balance(context: OpExecutionContext, event_log: EventLog, days: list[str]) -> None:
     """Fail the run where a day's ledger does not hold what was planned for it."""
-    today = datetime.now(UTC).date()
-    concerned = {date.fromisoformat(day) for day in days} | {today, today - timedelta(days=1)}
-    concerned |= set(event_log.ask(reading.unfinished_days))
-    problems = reports.unbalanced(
-        event_log.ask(lambda conn: reading.balances(conn, sorted(concerned)))
-    )
+    with heard(context):
+        today = datetime.now(UTC).date()
+        concerned = {date.fromisoformat(day) for day in days} | {today, today - timedelta(days=1)}
+        concerned |= set(event_log.ask(reading.unfinished_days))
+        problems = reports.unbalanced(
+            event_log.ask(lambda conn: reading.balances(conn, sorted(concerned)))
+        )
     if problems:
         raise Failure("\n".join(problems), allow_retries=False)
     context.log.info("%d days balance", len(concerned))
@@ -70,6 +76,27 @@ def balance(context: OpExecutionContext, event_log: EventLog, days: list[str]) -
 def deliver_pending() -> None:
     """Deliver what is due, of all days, until idle; then balance the books."""
     balance(deliver())
+
+
+@contextmanager
+def heard(context: OpExecutionContext, every: timedelta = WORD) -> Iterator[None]:
+    """Write to the run's log now and then, so that slow queries are not taken for a dead run.
+
+    A run beats only while it delivers: what reports and balances must not keep a new one away.
+    """
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(every.total_seconds()):
+            context.log.info("at work")
+
+    teller = threading.Thread(target=tell, name="heard", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def _interruptible(

@@ -1,9 +1,19 @@
-"""What wakes delivery: due work that no living run is serving."""
+"""What wakes delivery where work is due, buries dead runs, and keeps views fresh."""
 
 from datetime import UTC, datetime, timedelta
 
-from dagster import DefaultSensorStatus, RunRequest, SkipReason, sensor
+from dagster import (
+    AssetSelection,
+    AutomationConditionSensorDefinition,
+    DagsterInstance,
+    DefaultSensorStatus,
+    RunRequest,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
 
+from marketing_pipeline.defs import zombies
 from marketing_pipeline.defs.jobs import deliver_pending
 from marketing_pipeline.defs.resources import EventLog
 from marketing_pipeline.event_log import heartbeats, reading
@@ -30,3 +40,40 @@ def pending_events(event_log: EventLog) -> RunRequest | SkipReason:
     if not event_log.ask(lambda conn: heartbeats.request(conn, STARTS_WITHIN)):
         return SkipReason("a delivery run is awake, or has been asked for")
     return RunRequest()
+
+
+@sensor(minimum_interval_seconds=10, default_status=DefaultSensorStatus.RUNNING)
+def zombie_runs(context: SensorEvaluationContext, event_log: EventLog) -> SkipReason:
+    """Report delivery runs failed that died unnoticed, as when a whole machine is killed.
+
+    They hold slots of the queue, and nothing else: a new run takes over after 15 s without this.
+    """
+    cursor = context.cursor
+    buried, seen = bury(context.instance, event_log, zombies.loads(cursor), datetime.now(UTC))
+    context.update_cursor(seen.dumps())
+    for run_id in buried:
+        context.log.warning("run %s was dead and is reported failed", run_id)
+    return SkipReason(f"{len(buried)} dead runs, {len(seen.silent)} silent ones")
+
+
+def bury(
+    instance: DagsterInstance, event_log: EventLog, before: zombies.Watch | None, now: datetime
+) -> tuple[list[str], zombies.Watch]:
+    """Look once: the runs that were reported failed, and what to remember."""
+    living = event_log.ask(heartbeats.living)
+    silent = zombies.silent_runs(instance, living, now)
+    dead, seen = zombies.watch(before, silent.keys(), now)
+    for run_id in sorted(dead):
+        message = f"no sign of life since {seen.silent[run_id]:%Y-%m-%d %H:%M:%SZ}: it was killed"
+        instance.report_run_failed(silent[run_id], message)
+        event_log.ask(lambda conn, dead_id=run_id: heartbeats.forget_run(conn, dead_id))
+    return sorted(dead), seen
+
+
+# Every few minutes: a campaign under way changes its day all the time.
+fresh_views = AutomationConditionSensorDefinition(
+    "fresh_views",
+    target=AssetSelection.groups("views"),
+    default_status=DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=300,
+)

@@ -64,6 +64,11 @@ def settlement(
     )
 
 
+def state_after(decision: Decision) -> EffectState:
+    """What a decision makes of its effect."""
+    return _becomes(decision)[0]
+
+
 def _becomes(
     decision: Decision,
 ) -> tuple[EffectState, datetime | None, bool, bool, str | None]:

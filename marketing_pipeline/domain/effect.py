@@ -1,15 +1,4 @@
-"""What an effect is: one call to one provider for one recipient or channel.
-
-PLANNED --claim--> SENDING --settle--> SENT | FAILED
-   ^                 |  |
-   |  (not written,  |  | (nobody knows; or the lease ran out)
-   |   throttled)    |  v
-   +-----------------+ DOUBT --same bytes, same key--> SENDING     (keyed)
-   +-------(absent)----+ |  --look-up--> SENT | PLANNED | DOUBT     (searchable)
-                         +--horizon passed, or blind--> UNKNOWN --a person--> SENT | PLANNED
-PLANNED --suppressed before any attempt--> SUPPRESSED
-any --a late Accepted--> SENT
-"""
+"""What an effect is: one call to one provider for one recipient or channel."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,6 +20,30 @@ class EffectState(StrEnum):
 
 
 OPEN = frozenset({EffectState.PLANNED, EffectState.SENDING, EffectState.DOUBT})
+
+# Every way from one state to another; docs/guarantees.md draws it, and tests hold both to it.
+TRANSITIONS = {
+    (EffectState.PLANNED, EffectState.SENDING): "claimed: the attempt is on record",
+    (EffectState.PLANNED, EffectState.SUPPRESSED): "unsubscribed, erased or stale",
+    (EffectState.PLANNED, EffectState.FAILED): "cannot be rendered",
+    (EffectState.PLANNED, EffectState.DOUBT): "adopted after a restore",
+    (EffectState.SENDING, EffectState.SENT): "Accepted",
+    (EffectState.SENDING, EffectState.PLANNED): "Throttled, Blocked, Unreached",
+    (EffectState.SENDING, EffectState.FAILED): "Refused, or Unreached to the last",
+    (EffectState.SENDING, EffectState.DOUBT): "Ambiguous, or the lease ran out",
+    (EffectState.SENDING, EffectState.UNKNOWN): "Unreached to the last, and in doubt before",
+    (EffectState.DOUBT, EffectState.SENDING): "keyed: the same bytes with the same key",
+    (EffectState.DOUBT, EffectState.SENT): "looked up: found",
+    (EffectState.DOUBT, EffectState.PLANNED): "looked up: absent",
+    (EffectState.DOUBT, EffectState.FAILED): "looked up: absent, after the last attempt",
+    (EffectState.DOUBT, EffectState.UNKNOWN): "horizon or key passed, blind, or suppressed",
+    (EffectState.UNKNOWN, EffectState.SENT): "a person says so, or a late Accepted",
+    (EffectState.UNKNOWN, EffectState.PLANNED): "a person says: again",
+    (EffectState.FAILED, EffectState.PLANNED): "redriven by the daily job",
+    (EffectState.PLANNED, EffectState.SENT): "a late Accepted",
+    (EffectState.FAILED, EffectState.SENT): "a late Accepted",
+    (EffectState.SUPPRESSED, EffectState.SENT): "a late Accepted",
+}
 
 
 class EffectKind(StrEnum):

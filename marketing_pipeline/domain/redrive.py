@@ -1,11 +1,17 @@
-"""Which failed effects may be tried once more, by a job that nobody watches."""
+"""Which failed work may be tried once more, by a job that nobody watches."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
+from marketing_pipeline.domain import plan
+from marketing_pipeline.domain.event import Event
+from marketing_pipeline.domain.plan import Rules
+
 MOST = 1  # redrives of one effect: what fails again in spite of that is for a person
+# A daily job sees each failure within a day, also on a day on which it starts late.
+FRESH = timedelta(hours=26)
 # Outcomes after which it is certain that the provider did nothing and had nothing against it.
 _SAFE = frozenset({"UNREACHED", "ABSENT"})
 
@@ -25,6 +31,7 @@ class FailedEffect:
     suppressed: str | None  # why the person must not be reached
     once_lost: bool  # another effect has taken what `once` grants a single one
     superseded: bool  # a newer write for the same contact has gone out, or may have
+    forgotten: bool  # it failed before the log was adopted, and may have been redriven since
 
 
 def why_not(failed: FailedEffect, providers: Collection[str], now: datetime) -> str | None:
@@ -40,6 +47,8 @@ def why_not(failed: FailedEffect, providers: Collection[str], now: datetime) -> 
         return f"{failed.last_outcome.lower()}: {failed.last_error}"
     if failed.redrives >= MOST:
         return f"failed again after it was redriven: {failed.last_error}"
+    if failed.forgotten:
+        return "adopted: this log was restored, and may have sent it in its earlier life"
     if failed.erased:
         return "erased: the person's address is gone"
     if failed.suppressed is not None:
@@ -52,4 +61,22 @@ def why_not(failed: FailedEffect, providers: Collection[str], now: datetime) -> 
         return f"stale: its time was up at {failed.expires_at:%Y-%m-%d %H:%M:%SZ}"
     if failed.provider not in providers:
         return f"the file has no provider {failed.provider!r} any more"
+    return None
+
+
+def why_not_planned(event: Event, due_since: datetime, rules: Rules, now: datetime) -> str | None:
+    """Why an event that failed without a plan must stay so; None where it can be planned now.
+
+    Planning is pure, so it is tried here: an event is put back when the file has been mended, and
+    not once a day to fail in the same way. What is old is left to a person, like old mail.
+    """
+    if now - due_since > FRESH:
+        return f"too old to be planned by itself: due since {due_since:%Y-%m-%d %H:%M:%SZ}"
+    try:
+        for _ in plan.effects(event, rules, epoch=0, audience=()):
+            pass
+    except plan.Unplannable as error:
+        return str(error)
+    except Exception as error:  # a poisonous event must not stop the others
+        return f"planning raised {type(error).__name__}: {error}"
     return None

@@ -33,3 +33,18 @@ async def request(conn: AsyncConnection, lives: timedelta) -> bool:
         await conn.execute(_SQL["forget"])
         cursor = await conn.execute(_SQL["request"], {"lives": lives})
         return cursor.rowcount == 1
+
+
+async def living(conn: AsyncConnection) -> set[str]:
+    """The Dagster runs that say they are at work."""
+    return {row[0] for row in await (await conn.execute(_SQL["living"])).fetchall()}
+
+
+async def forget_run(conn: AsyncConnection, run_id: str) -> None:
+    """Drop what a run said that was found dead."""
+    await conn.execute(_SQL["forget run"], {"run_id": run_id})
+
+
+async def forget_silent(conn: AsyncConnection, silent: timedelta) -> int:
+    """Drop what was last said so long ago; how much there was."""
+    return (await conn.execute(_SQL["forget silent"], {"silent": silent})).rowcount

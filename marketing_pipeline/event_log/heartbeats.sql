@@ -25,3 +25,15 @@ where not exists (select from heartbeats where expires_at > clock_timestamp())
 -- forget --
 -- Requests that no run answered in time, and dead workers that no Dagster run stands for.
 delete from heartbeats where (kind = 'requested' or run_id is null) and expires_at <= clock_timestamp()
+
+-- living --
+-- The Dagster runs that say they are at work.
+select distinct run_id from heartbeats where run_id is not null and expires_at > clock_timestamp()
+
+-- forget run --
+-- What a run said that has been found dead; a word that still counts stays.
+delete from heartbeats where run_id = %(run_id)s and expires_at <= clock_timestamp()
+
+-- forget silent --
+-- What was said by runs that ended unheard: Dagster saw them die before we did.
+delete from heartbeats where expires_at <= clock_timestamp() - %(silent)s

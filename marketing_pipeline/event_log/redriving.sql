@@ -1,7 +1,7 @@
 -- failed page --
--- The next failed effects, oldest first.
-select id, settled_at from effects
-where state = 'FAILED' and (settled_at, id) > (%(after)s, %(after_id)s)
+-- The next failed effects, oldest first; what fails meanwhile is for the next time.
+select id, settled_at as at from effects
+where state = 'FAILED' and (settled_at, id) > (%(after)s, %(after_id)s) and settled_at <= %(now)s
 order by settled_at, id limit %(limit)s
 
 -- lock once --
@@ -30,8 +30,10 @@ select e.id, e.event_id, e.provider, last.outcome as last_outcome, e.last_error,
        exists (select from effects o
                where o.recipient_id = e.recipient_id and o.ordering_key = e.ordering_key
                  and (o.event_seq, o.id) > (e.event_seq, e.id)
-                 and o.state in ('SENDING', 'DOUBT', 'SENT', 'UNKNOWN')) as superseded
+                 and o.state in ('SENDING', 'DOUBT', 'SENT', 'UNKNOWN')) as superseded,
+       coalesce(e.settled_at <= i.adopted_at, false) as forgotten
 from effects e
+cross join installation i
 left join recipients r on r.id = e.recipient_id
 left join lateral (
     select a.outcome from attempts a where a.effect_id = e.id order by a.number desc limit 1) last on true
@@ -57,10 +59,12 @@ where id = any(%(ids)s) and status in ('COMPLETED', 'FAILED')
 
 -- unplanned page --
 -- The next events that failed before they had a plan, oldest first.
-select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
-       m.updated_at, m.created_at, m.last_error
+select m.id, m.updated_at as at, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at,
+       m.recipient_id, greatest(m.scheduled_at, m.created_at) as due_since,
+       coalesce(m.last_error, 'no reason is on record') as last_error
 from marketing_events m
 where m.status = 'FAILED' and (m.updated_at, m.id) > (%(after)s, %(after_id)s)
+  and m.updated_at <= %(now)s
   and not exists (select from plans p where p.event_id = m.id)
 order by m.updated_at, m.id limit %(limit)s
 

@@ -1,0 +1,112 @@
+"""What keeps Dagster's records from growing without bound, and failed work from being forgotten."""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+from dagster import (
+    Config,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRunStatus,
+    EventRecordsFilter,
+    MetadataValue,
+    OpExecutionContext,
+    RunsFilter,
+    in_process_executor,
+    job,
+    op,
+)
+from pydantic import Field
+
+from marketing_pipeline import telemetry
+from marketing_pipeline.defs.jobs import deliver_pending
+from marketing_pipeline.defs.resources import EventLog, Providers
+from marketing_pipeline.event_log import heartbeats, redriving
+from marketing_pipeline.event_log.redriving import Listed, Reconciliation, Standards
+
+_FINISHED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+_TOLD = (DagsterEventType.ASSET_MATERIALIZATION, DagsterEventType.ASSET_OBSERVATION)
+_SHOWN = 200  # rows of a table in Dagster's page; the run's log has them all
+_SILENT = timedelta(days=1)  # a heartbeat so old belongs to nothing that anybody waits for
+
+
+class RetentionConfig(Config):
+    """What is kept of Dagster's runs."""
+
+    keep_days: int = Field(default=30, ge=1, description="runs that have finished")
+    keep_idle_days: int = Field(default=7, ge=1, description="delivery runs that found no work")
+    at_most: int = Field(default=5000, ge=1, description="runs deleted at a time")
+
+
+@op
+def forget_old_runs(
+    context: OpExecutionContext, config: RetentionConfig, event_log: EventLog
+) -> None:
+    """Delete finished runs that nobody needs any more, oldest first."""
+    began = time.monotonic()
+    silent = event_log.ask(lambda conn: heartbeats.forget_silent(conn, _SILENT))
+    deleted = forget(context.instance, config, datetime.now(UTC))
+    seconds = time.monotonic() - began
+    context.log.info("deleted %d runs and %d heartbeats", deleted, silent)
+    context.add_output_metadata({"runs": deleted, "heartbeats": silent, "seconds": seconds})
+
+
+def forget(instance: DagsterInstance, config: RetentionConfig, now: datetime) -> int:
+    """Delete old finished runs; how many.
+
+    Deleting a run deletes its events. A run that holds the newest materialization, observation or
+    check of anything is kept however old it is: without it that day would count as never made.
+    """
+    needed = _holding_newest(instance)
+    deleted = 0
+    for run_id in _old(instance, config, now):
+        if deleted == config.at_most:
+            break
+        if run_id not in needed:
+            _delete(instance, run_id)
+            deleted += 1
+    return deleted
+
+
+def _old(instance: DagsterInstance, config: RetentionConfig, now: datetime) -> Iterator[str]:
+    """Finished runs past their time, oldest first: first the idle ones, of which there are most."""
+    idle = RunsFilter(
+        job_name=deliver_pending.name,
+        statuses=[DagsterRunStatus.SUCCESS],
+        updated_before=now - timedelta(days=config.keep_idle_days),
+    )
+    for run_id in _oldest_first(instance, idle):
+        if not instance.get_asset_keys_for_run(run_id, of_type=set(_TOLD)):
+            yield run_id
+    finished = RunsFilter(
+        statuses=_FINISHED, updated_before=now - timedelta(days=config.keep_days)
+    )
+    yield from _oldest_first(instance, finished)
+
+
+def _oldest_first(instance: DagsterInstance, runs: RunsFilter) -> Sequence[str]:
+    # All ids at once: a page's cursor is a run, and would be deleted with it.
+    return list(reversed(instance.get_run_ids(runs)))
+
+
+def _delete(instance: DagsterInstance, run_id: str) -> None:
+    """A run without events is found again after a crash, events without a run never."""
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    instance.event_log_storage.delete_events(run_id)
+    instance.delete_run(run_id)
+
+
+def _holding_newest(instance: DagsterInstance) -> frozenset[str]:
+    """The runs whose events say what is shown of an asset, a partition or a check now."""
+    storage = instance.event_log_storage
+    runs = set()
+    for key in instance.all_asset_keys():
+        for kind in _TOLD:
+            newest = storage.get_latest_storage_id_by_partition(key, kind).values()
+            found = EventRecordsFilter(kind, asset_key=key, storage_ids=list(newest))
+            runs |= {one.run_id for one in storage.get_event_records(found)} if newest else set()
+    for record in instance.get_asset_records():
+        last = record.asset_entry.last_materialization_record, record.asset_entry.last_run_id
+        runs |= {last[0].run_id if last[0] else None, last[1]}
+    return frozenset(run_id for run_id in runs if run_id)

@@ -1,0 +1,51 @@
+"""The real engine in a process that may die: `python -m marketing_pipeline_tests.chaos.engine_child`.
+
+Forked from a server that has imported everything, since a start of Python would take most of a
+trial. Nothing of the product is changed here, except where a control asks for a fault in it.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+
+from marketing_pipeline import settings, telemetry
+from marketing_pipeline.delivery.assembly import assemble
+from marketing_pipeline.delivery.run import Report, deliver
+from marketing_pipeline_tests.chaos import faulty
+
+LINGER = timedelta(seconds=60)  # whoever started it says when it is enough
+
+
+def run(environment: Mapping[str, str], fault: str | None = None) -> Report:
+    """Deliver until SIGTERM, by the environment's settings; `fault` names one of faulty.FAULTS."""
+    if fault is not None:
+        faulty.FAULTS[fault]()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    used = settings.read(environment)
+    assert used.database_url is not None
+    assert used.redis_url is not None
+    return deliver(
+        assemble(used),
+        stop,
+        database_url=used.database_url,
+        redis_url=used.redis_url,
+        linger=LINGER,
+        max_run=LINGER,
+    )
+
+
+def forked(environment: Mapping[str, str], log: str, fault: str | None) -> None:
+    """`run`, with what it says in a file of its own."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    telemetry.configure_logging()
+    run(environment, fault)
+
+
+if __name__ == "__main__":
+    print(run(os.environ))
