@@ -54,7 +54,9 @@ class Engine:
     planned: int = 0
     days: set[date] = field(default_factory=set)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
+    _unwritten: asyncio.Event = field(default_factory=asyncio.Event)
     _planning_idle_since: float | None = None
+    _writing_idle_since: float | None = None
 
     async def run(self, linger: timedelta, max_run: timedelta) -> Report:
         """Work until idle for `linger`, told to stop, or `max_run` has passed."""
@@ -64,12 +66,12 @@ class Engine:
                 for task in (self.settler.run(), self._listen(), self._beat(), self._sweep())
             ]
             lanes = [group.create_task(lane.run()) for lane in self.lanes]
-            plans = group.create_task(self._plan())
+            planning = [group.create_task(self._plan()), group.create_task(self._write_out())]
             await self._until_idle(linger, max_run)
             self.stopping.set()
-            for event in [self._due, *(lane.wake for lane in self.lanes)]:
+            for event in [self._due, self._unwritten, *(lane.wake for lane in self.lanes)]:
                 event.set()
-            await asyncio.gather(plans, *lanes)
+            await asyncio.gather(*planning, *lanes)
             await self.settler.drained()
             for helper in helpers:
                 helper.cancel()
@@ -84,7 +86,11 @@ class Engine:
     async def _until_idle(self, linger: timedelta, max_run: timedelta) -> None:
         ends = time.monotonic() + max_run.total_seconds()
         while not self.stopping.is_set() and time.monotonic() < ends:
-            since = [self._planning_idle_since, *(lane.idle_since for lane in self.lanes)]
+            since = [
+                self._planning_idle_since,
+                self._writing_idle_since,
+                *(lane.idle_since for lane in self.lanes),
+            ]
             if all(one is not None for one in since):
                 latest = max(one for one in since if one is not None)
                 if time.monotonic() - latest >= linger.total_seconds():
@@ -92,17 +98,12 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _plan(self) -> None:
-        resumed = False
         while not self.stopping.is_set():
             self._due.clear()
             try:
                 async with self.pool.connection() as conn:
-                    now = datetime.now(UTC)
-                    if not resumed:
-                        await planner.resume(conn, now)
-                        resumed = True
                     rules = self.assembly.configuration.meaning.rules
-                    done = await planner.plan_due(conn, rules, now)
+                    done = await planner.plan_due(conn, rules, datetime.now(UTC))
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
@@ -111,12 +112,33 @@ class Engine:
                 self._planning_idle_since = None
                 self.planned += done.events
                 self.days |= done.days
+                if done.unwritten:
+                    self._writing_idle_since = None
+                    self._unwritten.set()
                 for lane in self.lanes:
                     lane.wake.set()
                 continue
             if self._planning_idle_since is None:
                 self._planning_idle_since = time.monotonic()
             await rest(self._due, LOOK)
+
+    async def _write_out(self) -> None:
+        """Write large plans beside the planning of others: a welcome waits for no campaign."""
+        while not self.stopping.is_set():
+            self._unwritten.clear()
+            try:
+                async with self.pool.connection() as conn:
+                    written = await planner.write_unfinished(conn, datetime.now(UTC), self.stopping)
+            except AWAY as error:
+                telemetry.emit("database_lost", reason=str(error))
+                await asyncio.sleep(AGAIN)
+                continue
+            if written:
+                self._writing_idle_since = None
+                continue
+            if self._writing_idle_since is None:
+                self._writing_idle_since = time.monotonic()
+            await rest(self._unwritten, LOOK)
 
     async def _listen(self) -> None:
         """Be woken by ingest's NOTIFY; a poll stands behind it, so a lost one costs a second."""

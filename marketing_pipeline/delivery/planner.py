@@ -1,5 +1,6 @@
 """Turns due events into plans, written once, and their effects."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ class Planned:
     events: int
     failed: int
     days: frozenset[date]
+    unwritten: bool  # some plan has more effects than its first chunk: `write_unfinished`
 
 
 async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
@@ -52,51 +54,61 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
     async with conn.transaction():
         due = await planning.due_events(conn, now, cut, BATCH)
         if not due:
-            return Planned(events=0, failed=0, days=frozenset())
+            return Planned(events=0, failed=0, days=frozenset(), unwritten=False)
         again = [one.event.id for one in due if one.planned]
         fresh = [one.event for one in due if not one.planned]
         facts = await _facts(conn, fresh, cut)
-        plans, rows, failed = _plan_all(fresh, rules, cut, facts, now)
+        plans, rows, failed = await asyncio.to_thread(_plan_all, fresh, rules, cut, facts, now)
         await planning.insert_plans(conn, plans, now)
         suppressed = await planning.insert_effects(conn, rows, now)
         await planning.mark_planned(conn, [p.event.id for p in plans] + again, now)
         await planning.mark_unplannable(conn, failed, now)
-    for unfinished in plans:
-        if unfinished.inserted < unfinished.count:
-            await write_out(conn, unfinished, rules, now)
     closed = [p.event.id for p in plans if p.count == 0] + again + list(suppressed)
     await finish(conn, closed, now)
     days = frozenset(one.event.day for one in due)
-    return Planned(events=len(due), failed=len(failed), days=days)
+    return Planned(
+        events=len(due),
+        failed=len(failed),
+        days=days,
+        unwritten=any(one.inserted < one.count for one in plans),
+    )
 
 
-async def resume(conn: AsyncConnection, now: datetime) -> None:
-    """Write out the plans that somebody began and did not finish, by the rules they name."""
+async def write_unfinished(conn: AsyncConnection, now: datetime, stopping: asyncio.Event) -> int:
+    """Write out the plans of which only a part is in the ledger, by the rules they name.
+
+    How many effects were written: 0 where there is none, or another process is at work on each.
+    """
+    written = 0
     for unfinished in await planning.unfinished_plans(conn):
         body = await planning.config(conn, unfinished.config_digest)
-        await write_out(conn, unfinished, configuration.meaning(body).rules, now)
+        rules = configuration.meaning(body).rules
+        written += await _write_out(conn, unfinished, rules, now, stopping)
+    return written
 
 
-async def write_out(conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime) -> None:
+async def _write_out(
+    conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime, stopping: asyncio.Event
+) -> int:
     """Write the rest of a plan's effects, chunk by chunk, from the cut that the plan fixed.
 
-    Stops where another process is at the same work. Every chunk can be repeated harmlessly.
+    Stops when told to, and where another process is at the same work. Every chunk can be repeated harmlessly.
     """
     async with conn.transaction():
         facts = await _facts(conn, [unfinished.event], unfinished.cut)
-    effects = plan.effects(
-        unfinished.event, rules, unfinished.epoch, _members(unfinished.event, rules, facts)
-    )
+    members = await asyncio.to_thread(_members, unfinished.event, rules, facts)
+    effects = plan.effects(unfinished.event, rules, unfinished.epoch, members)
     before = unfinished.inserted
     rest = islice(effects, before, None)
-    while chunk := list(islice(rest, CHUNK)):
+    while not stopping.is_set() and (chunk := list(islice(rest, CHUNK))):
         async with conn.transaction():
             if not await planning.advance(conn, unfinished, before, before + len(chunk)):
-                return
+                return before - unfinished.inserted
             event, epoch = unfinished.event, unfinished.epoch
             await planning.insert_effects(conn, [(event, epoch, one) for one in chunk], now)
         before += len(chunk)
     await finish(conn, [unfinished.event.id], now)
+    return before - unfinished.inserted
 
 
 async def finish(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -> None:

@@ -1,0 +1,145 @@
+"""What the record of each attempt costs: the same engine with it and without it, in pairs.
+
+    python -m benchmarks.protocol [--effects 2000] [--pairs 11] [--json FILE]
+
+Posts are recorded first; then the engine plans and delivers them to the sandbox under limits that
+nobody reaches. "Without" runs the same code with two statements cut: neither claiming nor settling
+writes to `attempts`. The rate is between the sandbox's first call and its last.
+"""
+
+import argparse
+import asyncio
+import re
+import sqlite3
+import statistics
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+from rich.progress import track
+
+from benchmarks import figures, installation
+from benchmarks.installation import SOURCE, Installation
+from marketing_pipeline import settings
+from marketing_pipeline.delivery.assembly import assemble
+from marketing_pipeline.delivery.run import deliver
+from marketing_pipeline.domain import event
+from marketing_pipeline.domain.event import EventType
+from marketing_pipeline.event_log import intake, ledger
+from marketing_pipeline.event_log.location import locate
+
+MOST = 0.15  # of the throughput
+
+
+def main() -> None:
+    arguments = _arguments()
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    with installation.installation(linger="300ms") as own:
+        own.start_sandbox()
+        _rate(own, arguments.effects, 0)  # warms everything up, and is not counted
+        for pair in track(range(1, arguments.pairs + 1), "pairs"):
+            for recorded in (True, False) if pair % 2 else (False, True):
+                with _attempts(recorded=recorded):
+                    rates[recorded].append(_rate(own, arguments.effects, pair * 2 + recorded))
+    costs = [1 - with_it / without for with_it, without in zip(*_pairs(rates), strict=True)]
+    cost = statistics.median(costs)
+    figures.show(
+        f"{arguments.pairs} pairs of {arguments.effects:,} effects each",
+        ("attempts", "median effects/s", "least", "most"),
+        [
+            (name, *(f"{one:,.0f}" for one in (statistics.median(of), min(of), max(of))))
+            for name, of in (("on record", rates[True]), ("not on record", rates[False]))
+        ],
+    )
+    spread = f"{min(costs):.1%} to {max(costs):.1%}"
+    figures.say(f"the record costs {cost:.1%} at the median, {spread}", cost, MOST)
+    figures.write(
+        arguments.json,
+        {"with": rates[True], "without": rates[False], "cost": cost, "limit": MOST},
+    )
+
+
+def _pairs(rates: dict[bool, list[float]]) -> tuple[list[float], list[float]]:
+    return rates[True], rates[False]
+
+
+@contextmanager
+def _attempts(*, recorded: bool) -> Iterator[None]:
+    """Cut the statements that write attempts, as long as the block lasts."""
+    kept = dict(ledger._SQL)
+    if not recorded:
+        claim, cuts = re.subn(
+            r"insert into attempts .*?returning \(select number from numbered\)",
+            "select number from numbered where exists (select from claimed)",
+            kept["claim"],
+            flags=re.DOTALL,
+        )
+        settle, more = re.subn(
+            r"\), ended as \(\s+update attempts.*?\n\)\n", ")\n", kept["settle"], flags=re.DOTALL
+        )
+        assert (cuts, more) == (1, 1), "ledger.sql is not written as it was"
+        ledger._SQL.update({"claim": claim, "settle": settle})
+    try:
+        yield
+    finally:
+        ledger._SQL.update(kept)
+
+
+def _rate(own: Installation, effects: int, number: int) -> float:
+    """Effects a second of one delivery run."""
+    used = settings.read(own.env)
+    servers = locate(used)
+    asyncio.run(_record(own.database_url, effects, number))
+    before = _calls(own)[0]
+    deliver(
+        assemble(used),
+        threading.Event(),
+        database_url=servers.database_url,
+        redis_url=servers.redis_url,
+        max_run=timedelta(minutes=5),
+    )
+    calls, first, last = _calls(own, beyond=before)
+    if calls != effects:
+        raise SystemExit(f"{calls} calls for {effects} effects: the figures are void")
+    return calls / (last - first)
+
+
+async def _record(database_url: str, effects: int, number: int) -> None:
+    now = datetime.now(UTC)
+    posts = [
+        event.new(
+            type=EventType.CONTENT_PUBLISH,
+            payload={"text": f"news {n} of run {number}"},
+            source=SOURCE,
+            key=f"{number}-{n}",
+            now=now,
+        )
+        for n in range(effects)
+    ]
+    async with await psycopg.AsyncConnection.connect(database_url) as conn:
+        for at in range(0, effects, 500):
+            await intake.record(conn, posts[at : at + 500], now)
+            await conn.commit()
+
+
+def _calls(own: Installation, beyond: int = 0) -> tuple[int, float, float]:
+    with closing(sqlite3.connect(f"file:{own.record}?mode=ro", uri=True)) as file:
+        row = file.execute(
+            "select count(*), min(at), max(at) from calls where n > ?", (beyond,)
+        ).fetchone()
+    return int(row[0]), float(row[1] or 0), float(row[2] or 0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--effects", type=int, default=2000, help="in each run")
+    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
