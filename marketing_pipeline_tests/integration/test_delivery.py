@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -164,3 +165,29 @@ def test_two_runs_at_once_are_harmless(
     acts = sandbox.acts()
     assert len(acts) == 300
     assert set(acts.values()) == {1}
+
+
+def test_the_books_balance_at_every_instant_while_the_engine_works(
+    used: settings.Settings, database: str, sandbox: Sandbox, home: Path
+) -> None:
+    sandbox.faults(
+        *(
+            {"provider": provider, "kind": kind, "share": 0.05}
+            for provider in ("hubspot", "resend", "mailgun", "webhook")
+            for kind in ("error_before", "error_after", "reset_after")
+        )
+    )
+    record(database, [lead(n) for n in range(150)] + [post(n) for n in range(50)])
+    record(database, [campaign(campaign_name(home), "c1")])
+    engine = threading.Thread(target=run, args=(used,), kwargs={"linger": 3})
+    seen: Counter[bool] = Counter()
+    with psycopg.connect(database, autocommit=True) as conn:
+        engine.start()
+        while engine.is_alive():
+            rows = conn.execute(
+                "select missing, open from conservation(current_date - 1, current_date)"
+            ).fetchall()
+            assert [row for row in rows if row[0] != 0] == []
+            seen[any(row[1] for row in rows)] += 1
+    assert seen[True] > 50, "it was looked at while work was under way"
+    assert states(database) == {"SENT": 2 * 150 + 50 + 50}
