@@ -24,6 +24,7 @@ LogEvent = Literal[
     "provider_resumed",  # calls are let through again: provider
     "breaker_opened",  # too many unreached or ambiguous calls in a row: provider, until
     "breaker_closed",  # a probe got through: provider
+    "limit_ignored",  # its headers tell of a limit that cannot be meant: provider, window, reason
     "database_lost",  # it cannot be asked; work waits and is taken up by itself: reason
     "gate_lost",  # the shared gate cannot be asked, so nothing is called: reason
     "gate_restored",  # it can be asked again, its state rebuilt

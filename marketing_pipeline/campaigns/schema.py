@@ -55,6 +55,16 @@ class Window(Strict):
     per: Span = Field(gt=timedelta(0))
 
 
+class BreakerEntry(Strict):
+    """When a provider is left alone: after calls that it did not answer, or not clearly."""
+
+    failures: int = Field(default=5, ge=1)  # in a row
+    error_share: float = Field(default=0.02, gt=0, le=1)  # more than this, of at least `at_least`
+    over: Span = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1))
+    at_least: int = Field(default=100, ge=1)
+    open_for: Span = Field(default=timedelta(seconds=30), ge=timedelta(milliseconds=100))
+
+
 class ProviderEntry(BaseModel):
     """One destination; what its adapter wants besides these stands beside them."""
 
@@ -67,6 +77,7 @@ class ProviderEntry(BaseModel):
     settle_delay: Span | None = None
     horizon: Span | None = None
     key_life: Span | None = None
+    breaker: BreakerEntry = BreakerEntry()
 
     @property
     def options(self) -> dict[str, Any]:

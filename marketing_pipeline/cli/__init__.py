@@ -20,9 +20,11 @@ from marketing_pipeline import embedded, settings
 from marketing_pipeline.campaigns.document import ConfigError
 from marketing_pipeline.cli import exclusion, server_checks
 from marketing_pipeline.domain.event import InvalidEvent
-from marketing_pipeline.event_log import intake, schema, status
+from marketing_pipeline.event_log import finding, intake, resolving, schema, status
 from marketing_pipeline.event_log.installation import StillAtWork
 from marketing_pipeline.event_log.location import SchemaError, locate
+from marketing_pipeline.event_log.resolving import CannotResolve
+from marketing_pipeline.event_log.story import NoStory
 from marketing_pipeline.settings import Settings, SettingsError
 
 T = TypeVar("T")
@@ -44,6 +46,8 @@ def main() -> None:
         SchemaError,
         embedded.EmbeddedError,
         exclusion.AlreadyRunning,
+        CannotResolve,
+        NoStory,
         StillAtWork,
     ) as error:
         _refuse(str(error))
@@ -150,6 +154,63 @@ def show_status(as_json: AsJson = False) -> None:
         console.print(
             f"[yellow]{pause.provider} waits until {pause.until:%H:%M:%S}[/]: {pause.reason}"
         )
+
+
+@app.command()
+def unknown(
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, help="show this many")] = 50,
+) -> None:
+    """What may have been done and only you can say: where to look, and how to settle it."""
+    from marketing_pipeline.cli import undecided
+
+    found = _ask(lambda conn: resolving.undecided(conn, limit))
+    told = undecided.document(found, _ask(resolving.waiting))
+    if as_json:
+        print(json.dumps(told))
+    else:
+        undecided.show(console, told)
+
+
+@app.command()
+def resolve(
+    effect: Annotated[str, typer.Argument(help="its id, see `unknown`")],
+    why: Annotated[str, typer.Option(help="how you know; kept in the log")],
+    sent: Annotated[bool, typer.Option("--sent", help="the provider has it")] = False,
+    resend: Annotated[bool, typer.Option("--resend", help="it has not: send it again")] = False,
+    reference: Annotated[str | None, typer.Option(help="the provider's name for it")] = None,
+    who: Annotated[str | None, typer.Option(help="who decides; you, where left out")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Settle an effect that is UNKNOWN; what you decide and why is kept."""
+    from marketing_pipeline.cli import undecided
+
+    decided = undecided.decision(sent=sent, resend=resend, why=why, who=who, reference=reference)
+    effect_id = undecided.identified(effect)
+    if not yes and sys.stdin.isatty():
+        for one in _ask(lambda conn: resolving.undecided(conn, 1, effect_id)):
+            undecided.show_one(console, undecided.describe(one))
+            typer.confirm(f"Settle it as `{decided.action}`?", abort=True)
+    done = _ask(lambda conn: resolving.resolve(conn, effect_id, decided))
+    print(f"effect {effect_id} is {done.state}; its event {done.event_id} is {done.event_status}")
+
+
+@app.command()
+def explain(
+    what: Annotated[str, typer.Argument(help="an event, effect, key, address or reference")],
+    source: Annotated[str | None, typer.Option(help="WHAT is a key of this source")] = None,
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, help="tell this many events, effects each")] = 50,
+) -> None:
+    """The whole story of something in time order, and what happens next."""
+    from marketing_pipeline.cli import explanation
+
+    story = _ask(lambda conn: finding.find(conn, what, source, limit))
+    told = explanation.document(story, what, datetime.now(UTC))
+    if as_json:
+        print(json.dumps(told))
+    else:
+        explanation.show(explanation.console(), told)
 
 
 @app.command()

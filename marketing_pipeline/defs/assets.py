@@ -20,11 +20,12 @@ from psycopg import AsyncConnection
 from pydantic import Field
 
 from marketing_pipeline.defs import reports
+from marketing_pipeline.defs.automation import CHANGED_DAYS
 from marketing_pipeline.defs.partitions import DAYS
 from marketing_pipeline.defs.resources import EventLog
 from marketing_pipeline.delivery import replay
 from marketing_pipeline.domain import digest
-from marketing_pipeline.event_log import reading
+from marketing_pipeline.event_log import reading, story
 from marketing_pipeline.views import text
 from marketing_pipeline.views.campaign_performance import campaign_performance as performance_of
 from marketing_pipeline.views.leads import leads as leads_of
@@ -71,7 +72,8 @@ def deliveries(
         tally = event_log.ask(_about(reading.tally, day))
         found = event_log.ask(_about(replay.verify, day))
         balances = event_log.ask(_about(reading.balances, [day]))
-        shown = {**reports.of_day(tally), **reports.of_verification(found)}
+        troubles = reports.of_troubles(event_log.ask(_about(story.troubles, day)))
+        shown = {**reports.of_day(tally), **troubles, **reports.of_verification(found)}
         context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
         problems += [*reports.unbalanced(balances), *found.differences]
     if problems:
@@ -83,6 +85,7 @@ def deliveries(
     deps=[deliveries],
     group_name="views",
     backfill_policy=BackfillPolicy.single_run(),
+    automation_condition=CHANGED_DAYS,
 )
 def leads(context: AssetExecutionContext, event_log: EventLog) -> None:
     """Who left an address on a day, and what was done about it."""
@@ -94,6 +97,7 @@ def leads(context: AssetExecutionContext, event_log: EventLog) -> None:
     deps=[deliveries],
     group_name="views",
     backfill_policy=BackfillPolicy.single_run(),
+    automation_condition=CHANGED_DAYS,
 )
 def campaign_performance(context: AssetExecutionContext, event_log: EventLog) -> None:
     """How far each campaign of a day has come."""

@@ -1,12 +1,14 @@
 """What Dagster shows of a day: the ledger's numbers as metadata."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from dagster import AssetMaterialization, AssetObservation, MarkdownMetadataValue, MetadataValue
 
+from marketing_pipeline import telemetry
 from marketing_pipeline.delivery.replay import Verification
 from marketing_pipeline.event_log.reading import Balance, Tally
+from marketing_pipeline.event_log.story import Trouble
 
 DELIVERIES = "deliveries"
 EVENTS = "marketing_events"
@@ -25,6 +27,17 @@ def of_day(tally: Tally) -> dict[str, Value]:
     }
 
 
+def of_troubles(troubles: Sequence[Trouble]) -> dict[str, Value]:
+    """What failed or waits for a person, with the command that tells its whole story."""
+    if not troubles:
+        return {"troubles": "none"}
+    lines = [["effect", "provider", "state", "reason", "its story"], ["---"] * 5]
+    for one in troubles:
+        command = f"`marketing-pipeline explain {one.id}`"
+        lines.append([str(one.id), one.provider, one.state, _cell(one.reason), command])
+    return {"troubles": MetadataValue.md(_lines(lines))}
+
+
 def of_verification(found: Verification) -> dict[str, Value]:
     """What a replay of the day found."""
     return {
@@ -35,9 +48,11 @@ def of_verification(found: Verification) -> dict[str, Value]:
     }
 
 
-def materialization(tally: Tally) -> AssetMaterialization:
+def materialization(tally: Tally, troubles: Sequence[Trouble] = ()) -> AssetMaterialization:
     return AssetMaterialization(
-        asset_key=DELIVERIES, partition=tally.day.isoformat(), metadata=of_day(tally)
+        asset_key=DELIVERIES,
+        partition=tally.day.isoformat(),
+        metadata={**of_day(tally), **of_troubles(troubles)},
     )
 
 
@@ -62,4 +77,14 @@ def _table(providers: Mapping[str, Mapping[str, int]]) -> str:
     lines = [["provider", *states], ["---"] * (len(states) + 1)]
     for provider, counts in sorted(providers.items()):
         lines.append([provider, *(str(counts.get(state, 0)) for state in states)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _lines(lines)
+
+
+def _cell(text: str) -> str:
+    """One line of a table, whatever a provider said, and nobody's address in it."""
+    plain = " ".join(telemetry.redact(text).split())
+    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,6 +1,7 @@
 """What wakes delivery where work is due, buries dead runs, and keeps views fresh."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from dagster import (
     AssetSelection,
@@ -66,7 +67,7 @@ def bury(
     for run_id in sorted(dead):
         message = f"no sign of life since {seen.silent[run_id]:%Y-%m-%d %H:%M:%SZ}: it was killed"
         instance.report_run_failed(silent[run_id], message)
-        event_log.ask(lambda conn, dead_id=run_id: heartbeats.forget_run(conn, dead_id))
+        event_log.ask(partial(heartbeats.forget_run, run_id=run_id))
     return sorted(dead), seen
 
 

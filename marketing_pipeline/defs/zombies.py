@@ -70,9 +70,7 @@ def silent_runs(
     after that it reports and balances.
     """
     statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
-    started = instance.get_run_records(
-        RunsFilter(job_name=deliver_pending.name, statuses=statuses)
-    )
+    started = instance.get_run_records(RunsFilter(job_name=deliver_pending.name, statuses=statuses))
     return {
         record.dagster_run.run_id: record.dagster_run
         for record in started

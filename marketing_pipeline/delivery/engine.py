@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from marketing_pipeline import telemetry
@@ -197,7 +199,7 @@ async def engine(
         AsyncConnectionPool(
             database_url, min_size=2, max_size=most, kwargs={"autocommit": True}, open=False
         ) as pool,
-        Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2) as redis,
+        _redis(redis_url) as redis,
     ):
         async with pool.connection() as conn:
             mark = await _mark(conn, assembly, redis)
@@ -257,6 +259,12 @@ def _transport(destination: Destination) -> Transport:
     )
 
 
+def _redis(url: str) -> Redis:
+    """It repeats nothing by itself: lanes do, and three tries of two seconds are too slow."""
+    once = Retry(NoBackoff(), 0)
+    return Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, retry=once)
+
+
 def _gate(redis: Redis, pool: AsyncConnectionPool, destination: Destination) -> gate.Gate:
     name = destination.provider.name
 
@@ -264,8 +272,22 @@ def _gate(redis: Redis, pool: AsyncConnectionPool, destination: Destination) -> 
         async with pool.connection() as conn:
             return await ledger.recent_calls(conn, name, span, slot)
 
-    windows = [gate.Window(calls=one.calls, per=one.per) for one in destination.entry.limits]
-    return gate.Gate(redis, name, windows, recent)
+    async def paused_for() -> timedelta:
+        async with pool.connection() as conn:
+            ends = [one.until for one in await ledger.pauses(conn) if one.provider == name]
+        now = datetime.now(UTC)
+        return max(ends, default=now) - now
+
+    entry = destination.entry
+    return gate.Gate(
+        redis,
+        name,
+        [gate.Window(calls=one.calls, per=one.per) for one in entry.limits],
+        recent=recent,
+        paused_for=paused_for,
+        call_timeout=entry.call_timeout,
+        breaker=gate.Breaker(**entry.breaker.model_dump()),
+    )
 
 
 async def _report_unset(conn: psycopg.AsyncConnection, assembly: Assembly, now: datetime) -> None:

@@ -3,118 +3,354 @@
 -- Each window counts grants in slots of a twentieth of its length, on this server's clock. A grant
 -- may be used until it is `life` ms old, so what reaches the provider within any span of a window's
 -- length was granted within that span plus `life` plus one slot: that much is summed, and the sum
--- never exceeds the limit.
+-- never exceeds the limit. What the provider itself said is left bounds it further, and the breaker
+-- lets nothing through, or single probes, while too many calls fail.
 --
 -- KEYS: state (hash), remaining (string that people read)
--- ARGV: verb, n or grant's slot base, life ms, windows as JSON [[calls, ms], ...], ...
--- Answers {granted, wait ms, now ms}; granted is -1 where the state is lost: rebuild it first.
+-- ARGV: verb, n, windows as JSON [[calls, ms], ...], rules as JSON {life, lease, failures, share,
+--       over, at_least, open_for, longest}, then what the verb wants
+--   grant, report   n, reports as JSON [[generation, granted at, 'f'|'h'|'u', [[window, remaining,
+--                   resets in ms], ...]], ...]: f failed, h healthy, u not called after all
+--   give_back       n, granted at, generation
+--   rebuild         lost at, record as JSON: for each window a list of [slot, calls], pause in ms
+--   pause           ms
+--   lift            0
+-- Answers {granted, wait ms, now ms, generation, breaker, until}. Where granted is -1 the state is
+-- lost, the reports were not taken, and once wait is 0 it must be rebuilt as `lost at` generation.
 
-local verb = ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local life = tonumber(ARGV[3])
-local windows = cjson.decode(ARGV[4])
-local state = KEYS[1]
+local verb, number = ARGV[1], tonumber(ARGV[2])
+local windows, rules = cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
+local server = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''
+local SLOTS = 20  -- of a window, and of the breaker's share
+local TOLERANCE = 1000  -- ms by which two tellings of one reset differ: headers have whole seconds
 
-local function slots(window)
-    return math.max(1, math.ceil(window[2] / 20))
+-- The state is read once and written once.
+local state, changed, gone = {}, {}, {}
+local fields = redis.call('HGETALL', KEYS[1])
+for at = 1, #fields, 2 do
+    state[fields[at]] = fields[at + 1]
 end
 
--- What was granted within the span that counts, by slot, oldest first; forgets what is older.
-local function counted(index, window)
-    local width = slots(window)
-    local oldest = math.floor((now - window[2] - life) / width)
+local function get(name)
+    return tonumber(state[name]) or 0
+end
+
+local function set(name, value)
+    state[name], changed[name], gone[name] = value, value, nil
+end
+
+local function drop(name)
+    if state[name] then
+        state[name], changed[name], gone[name] = nil, nil, true
+    end
+end
+
+local function write()
+    local puts, drops = {}, {}
+    for name, value in pairs(changed) do
+        table.insert(puts, name)
+        table.insert(puts, value)
+    end
+    for name in pairs(gone) do
+        table.insert(drops, name)
+    end
+    if #puts > 0 then
+        redis.call('HSET', KEYS[1], unpack(puts))
+    end
+    if #drops > 0 then
+        redis.call('HDEL', KEYS[1], unpack(drops))
+    end
+end
+
+local function answer(granted, wait, generation)
+    write()
+    local breaker = state['breaker'] or 'closed'
+    return {granted, wait, now, generation or get('generation'), breaker, get('until')}
+end
+
+local function width(span)
+    return math.max(1, math.ceil(span / SLOTS))
+end
+
+local function add(name, calls)
+    set(name, get(name) + calls)
+end
+
+-- Counts by slot of all whose fields begin so, those before `oldest` forgotten.
+local function tally(prefix, oldest)
     local found, sum = {}, 0
-    local fields = redis.call('HGETALL', state)
-    local prefix = 'w' .. index .. ':'
-    for at = 1, #fields, 2 do
-        if string.sub(fields[at], 1, #prefix) == prefix then
-            local slot = tonumber(string.sub(fields[at], #prefix + 1))
+    for name, value in pairs(state) do
+        if string.sub(name, 1, #prefix) == prefix then
+            local slot, calls = tonumber(string.sub(name, #prefix + 1)), tonumber(value)
             if slot < oldest then
-                redis.call('HDEL', state, fields[at])
+                table.insert(found, {slot, 0, name})
             else
-                local calls = tonumber(fields[at + 1])
                 table.insert(found, {slot, calls})
                 sum = sum + calls
             end
         end
     end
-    table.sort(found, function(a, b) return a[1] < b[1] end)
-    return found, sum, width
+    local kept = {}
+    for _, one in ipairs(found) do
+        if one[3] then
+            drop(one[3])
+        else
+            table.insert(kept, one)
+        end
+    end
+    table.sort(kept, function(a, b) return a[1] < b[1] end)
+    return kept, sum
 end
 
-local function add(index, window, at, calls)
-    redis.call('HINCRBY', state, 'w' .. index .. ':' .. math.floor(at / slots(window)), calls)
+local function counted(index)
+    local span = windows[index][2]
+    return tally('w' .. index .. ':', math.floor((now - span - rules.life) / width(span)))
+end
+
+local function count(at, calls)
+    for index, window in ipairs(windows) do
+        add('w' .. index .. ':' .. math.floor(at / width(window[2])), calls)
+    end
+end
+
+-- Grants that were made since then; nil where the slots do not reach back so far.
+local function granted_since(at)
+    local longest = 1
+    for index, window in ipairs(windows) do
+        if window[2] > windows[longest][2] then
+            longest = index
+        end
+    end
+    if at < now - windows[longest][2] - rules.life then
+        return nil
+    end
+    local first, sum = math.floor(at / width(windows[longest][2])), 0
+    for _, one in ipairs((counted(longest))) do
+        if one[1] >= first then
+            sum = sum + one[2]
+        end
+    end
+    return sum
+end
+
+-- What providers say is left: a field `l:name` each, {left, ends, granted at}.
+local function bounds()
+    local known = {}
+    for name, value in pairs(state) do
+        if string.sub(name, 1, 2) == 'l:' then
+            known[name] = cjson.decode(value)
+        end
+    end
+    for name, bound in pairs(known) do
+        if bound[2] <= now then
+            drop(name)
+            known[name] = nil
+        end
+    end
+    return known
+end
+
+-- The call granted at `made` was counted by the provider; whatever was granted from `life` before
+-- it on may not have been. So each telling is a lower bound, and of two the larger is true as well.
+local function learn(made, window, remaining, span)
+    local ends = now + span
+    if remaining <= 0 then
+        set('held_until', math.max(get('held_until'), ends))
+        return
+    end
+    local since = granted_since(made - rules.life)
+    if not since then
+        return
+    end
+    local name, left = 'l:' .. window, remaining - since + 1
+    local known = bounds()[name]
+    if known and (ends < known[2] - TOLERANCE or ends <= known[2] + TOLERANCE and left <= known[1]) then
+        return
+    end
+    set(name, cjson.encode({left, ends, made}))
+end
+
+-- A new generation: what was granted under an older one no longer counts.
+local function turn(breaker)
+    set('breaker', breaker)
+    set('generation', math.max(now, get('generation') + 1))
+    set('row', 0)
+    tally('c:', math.huge)
+    tally('f:', math.huge)
+end
+
+local function open(span)
+    turn('open')
+    set('open_for', span)
+    set('until', now + span)
+end
+
+local function failed()
+    if state['breaker'] == 'half_open' then
+        open(math.min(get('open_for') * 2, rules.longest))
+        return
+    end
+    local slot = math.floor(now / width(rules.over))
+    local oldest = math.floor((now - rules.over) / width(rules.over))
+    add('row', 1)
+    add('c:' .. slot, 1)
+    add('f:' .. slot, 1)
+    local _, calls = tally('c:', oldest)
+    local _, failures = tally('f:', oldest)
+    if get('row') >= rules.failures or (calls >= rules.at_least and failures > rules.share * calls) then
+        open(rules.open_for)
+    end
+end
+
+local function healthy()
+    if state['breaker'] == 'half_open' then
+        turn('closed')
+        return
+    end
+    set('row', 0)
+    add('c:' .. math.floor(now / width(rules.over)), 1)
+end
+
+local function take(reports)
+    for _, report in ipairs(reports) do
+        if report[1] == get('generation') then
+            if report[3] == 'f' then
+                failed()
+            elseif report[3] == 'h' then
+                healthy()
+            elseif state['breaker'] == 'half_open' then  -- the probe was not made: the next may
+                set('until', now)
+            end
+        end
+        for _, told in ipairs(report[4]) do
+            learn(report[2], told[1], told[2], told[3])
+        end
+    end
 end
 
 if verb == 'pause' then
-    local known = tonumber(redis.call('HGET', state, 'paused_until') or '0')
-    local till = now + tonumber(ARGV[2])
-    if till > known then
-        redis.call('HSET', state, 'paused_until', till)
-    end
-    return {0, 0, now}
+    set('paused_until', math.max(get('paused_until'), now + number))
+    return answer(0, 0)
 end
 
-if verb == 'give_back' then  -- unused grants of the moment ARGV[5]
-    for index, window in ipairs(windows) do
-        add(index, window, tonumber(ARGV[5]), -tonumber(ARGV[2]))
+if verb == 'lift' then  -- a person says so: the breaker tries at once, as it would by itself later
+    drop('paused_until')
+    drop('held_until')
+    for name in pairs(bounds()) do
+        drop(name)
     end
-    return {0, 0, now}
+    if state['breaker'] == 'open' then
+        set('until', now)
+    end
+    return answer(0, 0)
 end
 
-if verb == 'rebuild' then  -- ARGV[5]: for each window a list of [slot, calls]
-    if redis.call('HGET', state, 'shape') ~= ARGV[4] then
-        redis.call('DEL', state)
-        for index, window in ipairs(cjson.decode(ARGV[5])) do
-            for _, pair in ipairs(window) do
-                redis.call('HSET', state, 'w' .. index .. ':' .. pair[1], pair[2])
+-- Lost, or the limits were changed, or the server began anew, perhaps from a file that lacks the
+-- last second. Grants that are out may still be used for `life` ms and are on no record yet: nobody
+-- is granted anything until that long has passed and the record was read.
+local sound = state['shape'] == ARGV[3] and state['server'] == server and not state['lost_at']
+
+if verb == 'rebuild' then
+    if state['lost_at'] and get('lost_at') == number then
+        local record = cjson.decode(ARGV[5])
+        for name in pairs(state) do
+            if name ~= 'paused_until' and name ~= 'held_until' and name ~= 'generation' then
+                gone[name] = true
             end
         end
-        redis.call('HSET', state, 'shape', ARGV[4])
+        for name in pairs(gone) do
+            state[name] = nil
+        end
+        for index, slots in ipairs(record) do
+            for _, pair in ipairs(slots) do
+                set('w' .. index .. ':' .. pair[1], pair[2])
+            end
+        end
+        set('shape', ARGV[3])
+        set('server', server)
+        set('paused_until', math.max(get('paused_until'), now + tonumber(ARGV[6])))
+        turn('closed')
     end
-    return {0, 0, now}
+    return answer(0, 0)
 end
 
--- grant
-if redis.call('HGET', state, 'shape') ~= ARGV[4] then
-    -- Lost, or the limits were changed. Grants that are out may still be used for `life` ms and are
-    -- on no record yet: wait that long, then ask for the record to be read.
-    local since = tonumber(redis.call('HGET', state, 'lost_at') or '0')
-    if since == 0 then
-        redis.call('HSET', state, 'lost_at', now)
-        since = now
+if verb == 'give_back' then
+    if sound and tonumber(ARGV[6]) == get('generation') then
+        local made = tonumber(ARGV[5])
+        count(made, -number)
+        for name, bound in pairs(bounds()) do
+            if made >= bound[3] - rules.life then  -- else it was never taken off
+                set(name, cjson.encode({bound[1] + number, bound[2], bound[3]}))
+            end
+        end
+        if state['breaker'] == 'half_open' then
+            set('until', now)
+        end
     end
-    if now - since < life then
-        return {0, life - (now - since), now}
-    end
-    return {-1, 0, now}
+    return answer(0, 0)
 end
 
-local paused = tonumber(redis.call('HGET', state, 'paused_until') or '0')
-if paused > now then
-    return {0, paused - now, now}
+if not sound then
+    if not state['lost_at'] then
+        set('lost_at', now)
+    end
+    return answer(-1, math.max(get('lost_at') + rules.life - now, 0), get('lost_at'))
 end
 
-local granted = tonumber(ARGV[2])
-local wait = 0
-local remaining = math.huge
+take(cjson.decode(ARGV[5]))
+
+local wanted = verb == 'grant' and number or 0
+local free, wait = math.huge, 0
 for index, window in ipairs(windows) do
-    local found, sum, width = counted(index, window)
-    local free = window[1] - sum
-    remaining = math.min(remaining, free)
-    if free < granted then
-        granted = math.max(free, 0)
+    local found, sum = counted(index)
+    free = math.min(free, window[1] - sum)
+    if window[1] <= sum then
+        for _, one in ipairs(found) do
+            if one[2] > 0 then
+                wait = math.max(wait, (one[1] + 1) * width(window[2]) + window[2] + rules.life - now)
+                break
+            end
+        end
     end
-    if free <= 0 and found[1] then
-        wait = math.max(wait, (found[1][1] + 1) * width + window[2] + life - now)
+end
+local known = bounds()
+for _, bound in pairs(known) do
+    free = math.min(free, bound[1])
+    if bound[1] <= 0 then
+        wait = math.max(wait, bound[2] - now)
+    end
+end
+if get('held_until') > now then
+    free = 0
+    wait = math.max(wait, get('held_until') - now)
+end
+local granted = math.max(math.min(wanted, free), 0)
+if get('paused_until') > now then
+    granted, wait = 0, math.max(wait, get('paused_until') - now)
+end
+if state['breaker'] ~= 'closed' then
+    if get('until') > now then
+        granted, wait = 0, math.max(wait, get('until') - now)
+    else
+        granted = math.min(granted, 1)
     end
 end
 if granted > 0 then
-    for index, window in ipairs(windows) do
-        add(index, window, now, granted)
+    if state['breaker'] ~= 'closed' then  -- one probe, until its lease runs out
+        turn('half_open')
+        set('until', now + rules.lease)
+    end
+    count(now, granted)
+    for name, bound in pairs(known) do
+        set(name, cjson.encode({bound[1] - granted, bound[2], bound[3]}))
     end
     wait = 0
 end
-redis.call('SET', KEYS[2], math.max(remaining - granted, 0), 'PX', windows[1][2])
-return {granted, wait, now}
+local longest = rules.life
+for _, window in ipairs(windows) do
+    longest = math.max(longest, window[2] + rules.life)
+end
+redis.call('SET', KEYS[2], math.max(free - granted, 0), 'PX', longest)
+return answer(granted, wait)

@@ -10,20 +10,20 @@ from psycopg_pool import AsyncConnectionPool
 from redis import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import claiming, settling
+from marketing_pipeline.delivery import calling, claiming, settling
 from marketing_pipeline.delivery.assembly import Destination
+from marketing_pipeline.delivery.calling import LastCheck
 from marketing_pipeline.delivery.claiming import Call, Claim
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.gate import Gate, Grant
+from marketing_pipeline.delivery.gate import LATEST, Gate, Grant, Health
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.domain import decide
 from marketing_pipeline.domain.decide import Decision, Retry
-from marketing_pipeline.domain.outcome import Finding, Outcome, Throttled, Unreached
+from marketing_pipeline.domain.outcome import Finding, Outcome
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline.event_log.ledger import Purpose
-from marketing_pipeline.providers import http
-from marketing_pipeline.providers.transport import NotWritten, Transport
+from marketing_pipeline.providers.transport import Transport
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
@@ -50,8 +50,12 @@ class Lane:
 
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""
+        recalled = False
         while not self.stopping.is_set():
             try:
+                if not recalled:
+                    await self.gate.recall()
+                    recalled = True
                 pause = await self._round()
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
@@ -62,20 +66,28 @@ class Lane:
             await rest(self.wake, pause)
         if self._under_way:
             await asyncio.wait(self._under_way)
+        try:
+            await self.gate.tell()
+        except RedisError as error:  # what this run saw is lost to the others, and no more
+            telemetry.emit("gate_lost", reason=str(error))
 
     async def _round(self) -> float:
         """Claim and start what may be called now; how long to rest before the next look."""
         free = self.destination.entry.connections - len(self._under_way)
         if free <= 0:
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            await self._tell_in_time()
+            limit = None if self.gate.untold_for is None else LATEST.total_seconds()
+            await asyncio.wait(self._under_way, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             return 0
         name = self.destination.provider.name
         self.wake.clear()
         async with self.pool.connection() as conn:
             await ledger.sweep(conn, name, self.destination.provider.contract.settle_delay)
             due = await ledger.due(conn, name, free)
-            if due == 0:
-                return await self._idle(conn)
+            pause = await self._idle(conn) if due == 0 else None
+        if pause is not None:
+            await self._tell_in_time()
+            return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
         self.idle_since = None
         asked = time.monotonic()
         grant = await self.gate.ask(due)
@@ -83,6 +95,12 @@ class Lane:
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
         await self._start(grant, asked)
         return 0
+
+    async def _tell_in_time(self) -> None:
+        """Where nothing is asked for, what calls came to is told apart, many at once."""
+        waited = self.gate.untold_for
+        if waited is not None and waited >= LATEST:
+            await self.gate.tell()
 
     async def _idle(self, conn: psycopg.AsyncConnection) -> float:
         if self._under_way:
@@ -97,68 +115,59 @@ class Lane:
 
     async def _start(self, grant: Grant, asked: float) -> None:
         began, seen = time.monotonic(), self.high_water.seen
-        async with self.pool.connection() as conn:
-            claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
-            if claim.closed:
-                events = sorted({one.event_id for one in claim.closed})
-                async with conn.transaction():
-                    await ledger.complete(conn, events, datetime.now(UTC))
-        if len(claim.calls) < grant.calls:
-            await self.gate.give_back(grant, grant.calls - len(claim.calls))
+        claim = await self._claim(grant)
         if claim.calls:
             await self.high_water.reach(claim.number, after=seen)
         for one in claim.calls:
-            task = asyncio.create_task(self._serve(one, claim, began, asked))
+            task = asyncio.create_task(self._serve(one, claim, grant, began, asked))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
+        if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
+            await self.gate.give_back(grant, grant.calls - len(claim.calls))
+
+    async def _claim(self, grant: Grant) -> Claim:
+        try:
+            async with self.pool.connection() as conn:
+                claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
+                if claim.closed:
+                    events = sorted({one.event_id for one in claim.closed})
+                    async with conn.transaction():
+                        await ledger.complete(conn, events, datetime.now(UTC))
+        except AWAY:  # a probe that nobody makes must not hold back the next one
+            self.gate.note(grant, Health.UNUSED)
+            raise
+        return claim
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self.wake.set()
         task.result()  # an error here is a bug: it must be seen, not kept in a task
 
-    async def _serve(self, call: Call, claim: Claim, began: float, asked: float) -> None:
+    async def _serve(
+        self, call: Call, claim: Claim, grant: Grant, began: float, asked: float
+    ) -> None:
         assert claim.now is not None
         check = LastCheck(
             grant_until=asked + self.gate.life.total_seconds(),
             claim_until=began + self.destination.entry.call_timeout.total_seconds(),
         )
         self.calls += 1
-        answer, status, latency = await self._exchange(call, claim.now, check)
+        made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
+        self.gate.note(grant, made.health, made.observed)
         now = claim.now + timedelta(seconds=time.monotonic() - began)
-        decision = self._decide(call, answer, now)
+        decision = self._decide(call, made.answer, now)
         self.settler.put(
             settling.settlement(
-                call, claim.id, answer, decision, status_code=status, latency=latency
+                call,
+                claim.id,
+                made.answer,
+                decision,
+                status_code=made.status_code,
+                latency=made.latency,
             )
         )
         if isinstance(decision, Retry) and decision.pause_until and decision.pause_until > now:
             await self._hold(decision, decision.pause_until, now)
-
-    async def _exchange(
-        self, call: Call, now: datetime, check: "LastCheck"
-    ) -> tuple[Outcome | Finding, int | None, timedelta]:
-        provider = self.destination.provider
-        left = timedelta(seconds=check.claim_until - time.monotonic())
-        if call.purpose is Purpose.LOOK_UP:
-            inquiry = await http.look_up(
-                self.transport,
-                provider,
-                call.request,
-                effect_id=call.effect.id,
-                within=left,
-                before_write=check,
-            )
-            return inquiry.finding, inquiry.status_code, inquiry.latency
-        exchange = await http.call(
-            self.transport, provider, call.request, now=now, within=left, before_write=check
-        )
-        outcome = exchange.outcome
-        if check.grant_expired and isinstance(
-            outcome, Unreached
-        ):  # waiting for a turn is not failing
-            outcome = Throttled(timedelta(0), outcome.reason)
-        return outcome, exchange.status_code, exchange.latency
 
     def _decide(self, call: Call, answer: Outcome | Finding, now: datetime) -> Decision:
         contract = self.destination.provider.contract
@@ -173,31 +182,17 @@ class Lane:
         name = self.destination.provider.name
         try:
             await self.gate.pause(until, now)
-            if decision.blocked or until - now >= DURABLE:
-                pause = ledger.Pause(provider=name, until=until, reason=decision.reason)
+        except RedisError as error:
+            telemetry.emit("gate_lost", reason=str(error))
+        if decision.blocked or until - now >= DURABLE:
+            pause = ledger.Pause(provider=name, until=until, reason=decision.reason)
+            try:
                 async with self.pool.connection() as conn:
                     await ledger.pause(conn, pause, now)
-        except (RedisError, *AWAY) as error:
-            telemetry.emit("gate_lost", reason=str(error))
+            except AWAY as error:
+                telemetry.emit("database_lost", reason=str(error))
         event: telemetry.LogEvent = "provider_blocked" if decision.blocked else "provider_paused"
         telemetry.emit(event, provider=name, until=until, reason=decision.reason)
-
-
-@dataclass(slots=True, kw_only=True)
-class LastCheck:
-    """Asked before the first byte is written: is the grant good, does the claim still hold?"""
-
-    grant_until: float  # monotonic
-    claim_until: float  # monotonic; well before the lease ends
-    grant_expired: bool = False
-
-    def __call__(self) -> None:
-        now = time.monotonic()
-        if now > self.grant_until:
-            self.grant_expired = True
-            raise NotWritten("the grant ran out before the write")
-        if now > self.claim_until:
-            raise NotWritten("the claim ran out before the write")
 
 
 async def rest(wake: asyncio.Event, seconds: float) -> None:

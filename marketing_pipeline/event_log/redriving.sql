@@ -12,11 +12,10 @@ select from once_taken where effect_id = any(%(ids)s) order by key for update
 -- Locks in the order in which everybody does; a late Accepted that came first is seen below. Newer
 -- open work for the same contacts is locked too, so that none of it is claimed meanwhile.
 select from effects
-where id in (
-    select f.id from effects f where f.id = any(%(ids)s) and f.state = 'FAILED'
-    union
-    select o.id from effects f join effects o on o.ordering_key = f.ordering_key
-    where f.id = any(%(ids)s) and o.state in ('PLANNED', 'SENDING', 'DOUBT'))
+where id = any(%(ids)s) or id = any(array(
+    select o.id from unnest(%(ids)s::uuid[]) as w (id)
+    join effects f on f.id = w.id
+    join effects o on o.ordering_key = f.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')))
 order by id for update
 
 -- failed --
@@ -32,21 +31,20 @@ select e.id, e.event_id, e.provider, last.outcome as last_outcome, e.last_error,
                  and (o.event_seq, o.id) > (e.event_seq, e.id)
                  and o.state in ('SENDING', 'DOUBT', 'SENT', 'UNKNOWN')) as superseded,
        coalesce(e.settled_at <= i.adopted_at, false) as forgotten
-from effects e
+from unnest(%(ids)s::uuid[]) as w (id)
+join effects e on e.id = w.id and e.state = 'FAILED'
 cross join installation i
 left join recipients r on r.id = e.recipient_id
 left join lateral (
     select a.outcome from attempts a where a.effect_id = e.id order by a.number desc limit 1) last on true
-where e.id = any(%(ids)s) and e.state = 'FAILED'
 order by e.settled_at, e.id
 
 -- redrive --
 -- FAILED -> PLANNED, due now. Its id, its calls and its first attempt stay: the provider knows it by
 -- the same key, and the key's life counts from then.
-update effects set state = 'PLANNED', due_at = %(now)s, attempts = 0, redrives = redrives + 1,
+update effects e set state = 'PLANNED', due_at = %(now)s, attempts = 0, redrives = e.redrives + 1,
        claim_id = null, settled_at = null, updated_at = %(now)s
-where id = any(%(ids)s) and state = 'FAILED'
-returning event_id
+from unnest(%(ids)s::uuid[]) as w (id) where e.id = w.id and e.state = 'FAILED'
 
 -- lock events --
 -- Waits for whoever is deriving their status, who then finds work open.

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import httpx
 
+from marketing_pipeline import telemetry
 from marketing_pipeline.domain.outcome import Ambiguous, Finding, Inconclusive, Outcome, Unreached
 from marketing_pipeline.providers import answer
+from marketing_pipeline.providers.observed import Observed
 from marketing_pipeline.providers.protocol import Provider
 from marketing_pipeline.providers.transport import AnswerLost, NotWritten, Transport
 
@@ -21,6 +23,7 @@ class Exchange:
     outcome: Outcome
     status_code: int | None  # None: there was no answer
     latency: timedelta  # waiting for a connection included
+    observed: tuple[Observed, ...]  # what the answer says is left of the provider's limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class Inquiry:
     finding: Finding
     status_code: int | None
     latency: timedelta
+    observed: tuple[Observed, ...]
 
 
 async def call(
@@ -45,15 +49,17 @@ async def call(
     began = time.monotonic()
     response: httpx.Response | None = None
     outcome: Outcome
+    observed: tuple[Observed, ...] = ()
     try:
         response = await transport.send(request, within=within, before_write=before_write)
         outcome = _read(provider, response, now + _since(began))
+        observed = _observed(provider, response, now + _since(began))
     except NotWritten as error:
         outcome = Unreached(error.reason)
     except AnswerLost as error:
         outcome = Ambiguous(error.reason)
     status = None if response is None else response.status_code
-    return Exchange(outcome=outcome, status_code=status, latency=_since(began))
+    return Exchange(outcome=outcome, status_code=status, latency=_since(began), observed=observed)
 
 
 async def look_up(
@@ -62,6 +68,7 @@ async def look_up(
     request: httpx.Request,
     *,
     effect_id: UUID,
+    now: datetime,
     within: timedelta | None = None,
     before_write: Callable[[], None] | None = None,
 ) -> Inquiry:
@@ -69,13 +76,15 @@ async def look_up(
     began = time.monotonic()
     response: httpx.Response | None = None
     finding: Finding
+    observed: tuple[Observed, ...] = ()
     try:
         response = await transport.send(request, within=within, before_write=before_write)
         finding = _find(provider, response, effect_id)
+        observed = _observed(provider, response, now + _since(began))
     except (NotWritten, AnswerLost) as error:
         finding = Inconclusive(error.reason)
     status = None if response is None else response.status_code
-    return Inquiry(finding=finding, status_code=status, latency=_since(began))
+    return Inquiry(finding=finding, status_code=status, latency=_since(began), observed=observed)
 
 
 def _read(provider: Provider, response: httpx.Response, now: datetime) -> Outcome:
@@ -91,6 +100,15 @@ def _find(provider: Provider, response: httpx.Response, effect_id: UUID) -> Find
         return provider.finding(response, effect_id)
     except Exception as error:
         return Inconclusive(answer.words(response, f"unreadable: {type(error).__name__}"))
+
+
+def _observed(provider: Provider, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:
+    """A header that an adapter stumbles over must not lose what the call came to."""
+    try:
+        return provider.observed(response, now)
+    except Exception as error:
+        telemetry.emit("limit_ignored", provider=provider.name, reason=type(error).__name__)
+        return ()
 
 
 def _since(began: float) -> timedelta:

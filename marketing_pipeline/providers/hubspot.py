@@ -20,6 +20,7 @@ from marketing_pipeline.domain.outcome import (
     Throttled,
 )
 from marketing_pipeline.providers import answer, retry_after
+from marketing_pipeline.providers.observed import Observed, observed
 from marketing_pipeline.providers.options import Options, Secret
 from marketing_pipeline.providers.protocol import Unsearchable
 
@@ -105,6 +106,17 @@ class HubSpot(Unsearchable):
             case _:
                 return Ambiguous(reason)
 
+    def observed(self, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:
+        """Two windows. The rolling one tells its length: by then all that it counts has left it."""
+        headers = response.headers
+        interval = headers.get("x-hubspot-ratelimit-interval-milliseconds")
+        left = headers.get("x-hubspot-ratelimit-remaining")
+        of_day = headers.get("x-hubspot-ratelimit-daily-remaining")
+        return (
+            *observed("rolling", left, retry_after.milliseconds(interval), of=self.name),
+            *observed("daily", of_day, _midnight(now) - now, of=self.name),
+        )
+
 
 def _batch(response: httpx.Response, document: Mapping[str, Any]) -> Outcome:
     """The verdict on our one input; 207 may also carry a success, and 200 an error."""
@@ -143,5 +155,9 @@ def _told(
 
 def _tomorrow(response: httpx.Response, now: datetime) -> datetime:
     """The daily limit begins anew at midnight; whose midnight is not told to us."""
-    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return now + _told(response, now, default=midnight + timedelta(days=1) - now)
+    return now + _told(response, now, default=_midnight(now) - now)
+
+
+def _midnight(now: datetime) -> datetime:
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today + timedelta(days=1)

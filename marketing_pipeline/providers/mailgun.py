@@ -26,6 +26,7 @@ from marketing_pipeline.domain.outcome import (
     Throttled,
 )
 from marketing_pipeline.providers import answer, retry_after
+from marketing_pipeline.providers.observed import Observed, observed
 from marketing_pipeline.providers.options import Options, Secret
 
 ADDRESSES = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
@@ -125,6 +126,13 @@ class Mailgun:
                 return Throttled(_wait(response, now), reason)
             case _:  # a 5xx has been seen for mails that were sent
                 return Ambiguous(reason)
+
+    def observed(self, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:
+        """The names that mailgun-go reads; events are limited apart from messages."""
+        headers = response.headers
+        name = "events" if response.request.method == "GET" else "messages"
+        resets_in = retry_after.epoch(headers.get("x-ratelimit-reset"), now)
+        return observed(name, headers.get("x-ratelimit-remaining"), resets_in, of=self.name)
 
     def look_up(self, effect_id: UUID, recipient: str, since: datetime) -> httpx.Request:  # noqa: ARG002
         """All events of our Message-Id.

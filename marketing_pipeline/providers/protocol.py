@@ -8,6 +8,7 @@ import httpx
 
 from marketing_pipeline.domain.effect import Content, Contract, EffectKind
 from marketing_pipeline.domain.outcome import Finding, Inconclusive, Outcome
+from marketing_pipeline.providers.observed import Observed
 
 
 class Provider(Protocol):
@@ -49,6 +50,14 @@ class Provider(Protocol):
         """What the answer means; a status that is not listed is Ambiguous.
 
         `response.request` must be set; `now` is when the answer arrived.
+        """
+        ...
+
+    def observed(self, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:
+        """What the answer to a call or a look-up says is left of the provider's own limits.
+
+        Each provider has header names and a unit of its own for the reset; what cannot be meant is
+        left out.
         """
         ...
 

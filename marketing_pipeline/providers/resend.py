@@ -19,6 +19,7 @@ from marketing_pipeline.domain.outcome import (
     Throttled,
 )
 from marketing_pipeline.providers import answer, retry_after
+from marketing_pipeline.providers.observed import Observed, observed
 from marketing_pipeline.providers.options import Options, Secret
 from marketing_pipeline.providers.protocol import Unsearchable
 
@@ -101,6 +102,11 @@ class Resend(Unsearchable):
                 return Throttled(_wait(response, now), reason)
             case _:  # 409 invalid_idempotent_request too: our key was accepted with other bytes
                 return Ambiguous(reason)
+
+    def observed(self, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:  # noqa: ARG002
+        headers = response.headers
+        resets_in = retry_after.seconds(headers.get("ratelimit-reset"))
+        return observed("rate", headers.get("ratelimit-remaining"), resets_in, of=self.name)
 
 
 def _wait(response: httpx.Response, now: datetime) -> timedelta:

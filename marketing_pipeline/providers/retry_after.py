@@ -1,7 +1,7 @@
 """How long a provider asks us to wait: every unit in use, each by its name.
 
 The same header name means seconds from now at one provider and an instant at another (RateLimit-
-Reset: Resend, Bluesky), so nothing here guesses the unit by the number's size.
+Reset: Resend, Bluesky), so the unit is guessed by the number's size only where nobody can know it.
 """
 
 import math
@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 SHORTEST = timedelta(seconds=1)  # "0" is taken as "soon": a wait of nothing would be a busy loop
+_AN_INSTANT = 1e9  # seconds: in 2001 as an instant, and in 31 years as a span
 
 
 def seconds(text: str | None) -> timedelta | None:
@@ -28,6 +29,13 @@ def epoch(text: str | None, now: datetime) -> timedelta | None:
     """An instant in seconds since 1970, fractions allowed."""
     number = _number(text)
     return None if number is None else _span(number - now.timestamp())
+
+
+def seconds_or_epoch(text: str | None, now: datetime) -> timedelta | None:
+    """Either, told apart by size: for a receiver that nobody has documented."""
+    number = _number(text)
+    is_instant = number is not None and number > _AN_INSTANT
+    return epoch(text, now) if is_instant else seconds(text)
 
 
 def http_date(text: str | None, now: datetime) -> timedelta | None:

@@ -19,6 +19,7 @@ from marketing_pipeline.domain.outcome import (
     Throttled,
 )
 from marketing_pipeline.providers import answer, retry_after
+from marketing_pipeline.providers.observed import Observed, observed
 from marketing_pipeline.providers.options import Address, Options, Secret
 from marketing_pipeline.providers.protocol import Unsearchable
 
@@ -88,6 +89,18 @@ class Webhook(Unsearchable):
                 return Throttled(wait, answer.words(response))
             case _:  # 409 too: some say "still at it" with it, some "had it already"
                 return Ambiguous(answer.words(response))
+
+    def observed(self, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:
+        """Whoever is at the other end: both usual names, the reset in seconds or as an instant."""
+        headers = response.headers
+        for prefix in ("ratelimit", "x-ratelimit"):
+            left = headers.get(f"{prefix}-remaining")
+            if left is not None:
+                resets_in = retry_after.seconds_or_epoch(headers.get(f"{prefix}-reset"), now)
+                if resets_in is None:
+                    resets_in = retry_after.retry_after(headers.get("retry-after"), now)
+                return observed("rate", left, resets_in, of=self.name)
+        return ()
 
 
 def _reference(response: httpx.Response) -> str:

@@ -20,15 +20,14 @@ campaigns:
 """
 # The limit is far away: these trials are about what is done twice, and the gate takes its turn.
 _USUAL = "limits: [{calls: 200, per: 1s}], call_timeout: 400ms, connections: 4"
-_SITE = f"""
-  site_{{suffix}}:
-    {{adapter: webhook, url: "https://www.example.com/hook", settle_delay: 200ms, {_USUAL}}}
-"""
+_SITE = f"""  site_{{suffix}}:
+    {{adapter: webhook, url: "https://www.example.com/hook", settle_delay: 200ms, {_USUAL}}}"""
 
 _KEYED = f"""{_HEAD}
 providers:
   crm_{{suffix}}: {{adapter: hubspot, token: {{env: TOKEN}}, settle_delay: 200ms, {_USUAL}}}
-  mail_{{suffix}}: {{adapter: resend, api_key: {{env: TOKEN}}, settle_delay: 200ms, {_USUAL}}}{_SITE}
+  mail_{{suffix}}: {{adapter: resend, api_key: {{env: TOKEN}}, settle_delay: 200ms, {_USUAL}}}
+{_SITE}
 routes:
   LEAD_CAPTURE: [{{step: contact, provider: crm_{{suffix}}, properties: {{firstname: first_name}}}}]
   CAMPAIGN_TRIGGER: [{{step: mail, provider: mail_{{suffix}}}}]
@@ -38,13 +37,20 @@ _SEARCHED = f"""{_HEAD}
 providers:
   mailgun_{{suffix}}:
     {{adapter: mailgun, api_key: {{env: TOKEN}}, domain: mg.example.com, region: us,
-     settle_delay: 600ms, horizon: 5m, {_USUAL}}}{_SITE}
+     settle_delay: 600ms, horizon: 5m, {_USUAL}}}
+{_SITE}
 routes:
   LEAD_CAPTURE: [{{step: welcome, provider: mailgun_{{suffix}}, template: welcome}}]
   CAMPAIGN_TRIGGER: [{{step: mail, provider: mailgun_{{suffix}}, priority: bulk}}]
   CONTENT_PUBLISH: [{{step: post, provider: site_{{suffix}}}}]
 """
 
+FORGETTING = Batch(  # Resend, whose key lives for less than a second
+    name="forgetting",
+    file=_KEYED.replace("adapter: resend,", "adapter: resend, key_life: 700ms,"),
+    events=lambda: [pipeline.lead(1), pipeline.campaign("news", "c1")],
+    effects=2,
+)
 KEYED = Batch(  # HubSpot's upsert, Resend's key whose payload is compared, a webhook's key
     name="keyed",
     file=_KEYED,

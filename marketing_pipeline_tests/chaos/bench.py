@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import signal
+import sqlite3
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -24,11 +24,12 @@ from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.event_log import schema
 from marketing_pipeline.sandbox import serve
 from marketing_pipeline_tests import pipeline
-from marketing_pipeline_tests.chaos import engine_child, proxy
+from marketing_pipeline_tests.chaos import engine_child, proxy, targets
 from marketing_pipeline_tests.chaos.proxy import Interceptor
+from marketing_pipeline_tests.chaos.rewinding import Rewind
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["__main__", "marketing_pipeline_tests.chaos.engine_child"])
+_FORKS.set_forkserver_preload(["marketing_pipeline_tests.chaos.engine_child"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Ground:
         return urlunsplit(urlsplit(self.servers.database_url)._replace(path=f"/{database}"))
 
     def template(self, batch: Batch) -> str:
-        """A migrated database with the batch's events in it; call it before benches run."""
+        """A migrated database with the batch's events in it."""
         if batch.name not in self._made:
             name = f"chaos_{batch.name}_{uuid.uuid4().hex[:12]}"
             self.admin.execute(f'create database "{name}"')
@@ -100,17 +101,24 @@ class Engine:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    @property
+    def killed(self) -> bool:
+        return self.process.exitcode == -signal.SIGKILL
+
     def stop(self, seconds: float = 10) -> str | None:
-        """Ask it to settle and end; what is wrong with how it ended, if something is."""
+        """Ask it to settle and end; says so if it would not."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         self.process.join(seconds)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-            return "it did not end when told to"
-        code = self.process.exitcode
-        return None if code in (0, -signal.SIGKILL) else f"it ended with {code}: {self.tail()}"
+        if not self.process.is_alive():
+            return None
+        self.process.kill()
+        self.process.join()
+        return f"it did not end when told to: {self.tail()}"
+
+    def crash(self) -> str | None:
+        """What it said at its end, if it ended by itself and with an error."""
+        return None if self.process.exitcode in (0, -signal.SIGKILL) else self.tail()
 
     def tail(self) -> str:
         return self.log.read_text()[-600:] if self.log.exists() else ""
@@ -126,20 +134,22 @@ class Bench:
     sandbox_url: str
     ports: dict[str, int]
     suffix: str
-    maker: ThreadPoolExecutor
     client: httpx.Client
     valkey: redis.Redis
-    _ahead: dict[str, Future[str]] = field(default_factory=dict)
+    _databases: dict[str, tuple[str, Rewind]] = field(default_factory=dict)
 
     def database(self, batch: Batch) -> str:
-        """A fresh copy; the next one is made meanwhile, for a copy takes as long as half a trial."""
-        coming = self._ahead.pop(batch.name, None) or self.maker.submit(self._copy, batch)
-        url = coming.result()
-        self._ahead[batch.name] = self.maker.submit(self._copy, batch)
+        """This bench's database of a batch, as it was before anybody worked on it."""
+        if batch.name not in self._databases:
+            url = self._copy(batch)
+            self._databases[batch.name] = (url, Rewind(url))
+        url, rewind = self._databases[batch.name]
+        rewind.back()
         return url
 
-    def drop(self, url: str) -> None:
-        self.maker.submit(self._drop, url)
+    def url(self, batch: Batch) -> str:
+        """Where the last trial of a batch left its books."""
+        return self._databases[batch.name][0]
 
     def environment(self, batch: Batch, database: str) -> dict[str, str]:
         """What an engine is told: every way out leads through a proxy."""
@@ -148,7 +158,7 @@ class Bench:
         return {
             "MARKETING_HOME": str(self.home),
             "MARKETING_CAMPAIGNS": str(file),
-            "MARKETING_DATABASE_URL": proxy.postgres_url(database, self.ports["postgres"]),
+            "MARKETING_DATABASE_URL": targets.postgres_url(database, self.ports["postgres"]),
             "MARKETING_REDIS_URL": f"redis://127.0.0.1:{self.ports['valkey']}",
             "MARKETING_SANDBOX_URL": f"http://127.0.0.1:{self.ports['provider']}",
         }
@@ -162,10 +172,21 @@ class Bench:
         return Engine(process=process, log=log)
 
     def forget(self) -> None:
-        """Begin a trial: an empty record, no faults, an empty log."""
+        """Begin a trial: an empty record, no faults, the usual settings, an empty log."""
         self.client.delete("/_sandbox/record").raise_for_status()
         self.client.delete("/_sandbox/faults").raise_for_status()
+        self.index_after(0.5)
         (self.home / "engine.log").unlink(missing_ok=True)
+
+    def index_after(self, seconds: float) -> None:
+        """How long Mailgun's search does not see a mail."""
+        wish = {"mailgun_index_delay": seconds}
+        self.client.put("/_sandbox/settings", json=wish).raise_for_status()
+
+    def forget_keys(self) -> None:
+        """Resend no longer knows any idempotency key, as after their life."""
+        with closing(sqlite3.connect(self.home / "sandbox.sqlite")) as record, record:
+            record.execute("delete from keys where provider = 'resend'")
 
     def acts(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.client.get("/_sandbox/record").json()
@@ -174,26 +195,13 @@ class Bench:
     def _copy(self, batch: Batch) -> str:
         name = f"chaos_{uuid.uuid4().hex}"
         template = self.ground.template(batch)
-        with psycopg.connect(self.ground.servers.database_url, autocommit=True) as admin:
-            admin.execute(f'create database "{name}" template "{template}" strategy file_copy')
-        url = self.ground.url(name)
-        with psycopg.connect(url, autocommit=True) as conn:  # a copy is another installation
-            conn.execute("update installation set identity = gen_random_uuid()")
-        return url
-
-    def _drop(self, url: str) -> None:
-        with psycopg.connect(url, autocommit=True) as conn:
-            row = conn.execute("select identity from installation").fetchone()
-        assert row is not None
-        self.valkey.delete(f"high_water:{row[0]}")
-        (self.home / ".marketing" / "high-water" / str(row[0])).unlink(missing_ok=True)
-        with psycopg.connect(self.ground.servers.database_url, autocommit=True) as admin:
-            admin.execute(f'drop database "{urlsplit(url).path[1:]}" with (force)')
+        self.ground.admin.execute(f'create database "{name}" template "{template}"')
+        return self.ground.url(name)
 
     def close(self) -> None:
-        for coming in self._ahead.values():
-            self._drop(coming.result())
-        self.maker.shutdown()
+        for url, _ in self._databases.values():
+            name = urlsplit(url).path[1:]
+            self.ground.admin.execute(f'drop database "{name}" with (force)')
         for key in self.valkey.scan_iter(f"*_{self.suffix}*"):
             self.valkey.delete(key)
 
@@ -209,9 +217,9 @@ def bench(ground: Ground, folder: Path) -> Iterator[Bench]:
         between = stack.enter_context(proxy.interceptor())
         servers = ground.servers
         ports = {
-            "postgres": between.lead(proxy.postgres(servers.database_url)),
-            "valkey": between.lead(proxy.redis(servers.redis_url)),
-            "provider": between.lead(proxy.http(url)),
+            "postgres": between.lead(targets.postgres(servers.database_url)),
+            "valkey": between.lead(targets.redis(servers.redis_url)),
+            "provider": between.lead(targets.http(url)),
         }
         one = Bench(
             ground=ground,
@@ -220,7 +228,6 @@ def bench(ground: Ground, folder: Path) -> Iterator[Bench]:
             sandbox_url=url,
             ports=ports,
             suffix=uuid.uuid4().hex[:8],
-            maker=stack.enter_context(ThreadPoolExecutor(1)),
             client=stack.enter_context(httpx.Client(base_url=url)),
             valkey=stack.enter_context(redis.Redis.from_url(servers.redis_url)),
         )

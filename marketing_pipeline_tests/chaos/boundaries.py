@@ -3,33 +3,41 @@
 import random
 import tempfile
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeVar
 
-from marketing_pipeline_tests.chaos import batches, trial
+from marketing_pipeline_tests.chaos import batches, naming, trial
 from marketing_pipeline_tests.chaos.bench import Batch, Bench, Ground, bench, ground
 from marketing_pipeline_tests.chaos.proxy import Action, Fault, Side
 from marketing_pipeline_tests.chaos.tally import Progress, Tally
 from marketing_pipeline_tests.chaos.trial import Outcome
 
+T = TypeVar("T")
 _turn = threading.Lock()
 
-AT_ONCE = 3  # trials that run side by side: most of a trial is waiting for a lease
-SLACK = 5  # messages beyond a quiet run's count that are tried too: no two runs have equally many
+AT_ONCE = 4  # trials that run side by side: most of a trial is waiting for a lease
+POLLED = 4  # how many of one idle question are struck at
+# To strike after a message is to strike before the next one of its connection: CI does without.
+BRIEF = ((Action.KILL, Side.BEFORE), (Action.CUT, Side.BEFORE))
 STRIKES = tuple((action, side) for action in (Action.KILL, Action.CUT) for side in Side)
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class Strike:
     """A trial to come."""
 
     batch: Batch
     fault: Fault
+
+    @property
+    def kind(self) -> str:
+        return f"{self.batch.name}: {self.fault.action} {self.fault.side}"
 
 
 def run(budget: int, seed: int, progress: Progress) -> Tally:
@@ -37,36 +45,49 @@ def run(budget: int, seed: int, progress: Progress) -> Tally:
 
     A larger budget goes round again, for the order of messages differs from run to run.
     """
+    with ground() as shared, benches(shared, AT_ONCE) as several:
+        everything = every(several[0], batches.ALL, STRIKES)
+        chance = random.Random(seed)  # noqa: S311 - it picks an order that a second run repeats
+        chance.shuffle(everything)
+        return strike(several, list(islice(cycle(everything), budget)), progress)
+
+
+def every(
+    own: Bench, some: Sequence[Batch], strikes: Sequence[tuple[Action, Side]]
+) -> list[Strike]:
+    """Every boundary of these batches with each of these strikes."""
+    return [
+        Strike(batch, Fault(message=name, occurrence=nth, action=action, side=side))
+        for batch in some
+        for name, nth in boundaries(own, batch)
+        for action, side in strikes
+    ]
+
+
+def strike(several: Sequence[Bench], planned: Sequence[Strike], progress: Progress) -> Tally:
+    """A trial each."""
     tally = Tally()
-    with ground() as shared:
-        for batch in batches.ALL:
-            shared.template(batch)
-        with benches(shared, AT_ONCE) as several:
-            planned = list(islice(rounds(several[0], seed), budget))
-            for kind in sorted({_kind(one) for one in planned}):
-                progress.expect(kind, sum(_kind(one) == kind for one in planned))
-            side_by_side(several, planned, lambda own, one: _try(own, one, tally, progress))
+    for kind, trials in Counter(one.kind for one in planned).items():
+        progress.expect(kind, trials)
+
+    def do(own: Bench, one: Strike) -> None:
+        outcome = trial.run(own, one.batch, one.fault)
+        count(tally, outcome, one.kind, f"{one.batch.name}, {one.fault}")
+        progress.done(one.kind)
+
+    side_by_side(several, planned, do)
     return tally
 
 
-def rounds(own: Bench, seed: int) -> Iterator[Planned]:
-    """Every boundary of every batch with every strike, in an order of the seed's, for ever."""
-    counts = {batch: messages(own, batch) for batch in batches.ALL}
-    everything = [
-        Planned(batch, Fault(n=n, action=action, side=side))
-        for batch, count in counts.items()
-        for n in range(1, count + 1)
-        for action, side in STRIKES
+def boundaries(own: Bench, batch: Batch) -> list[tuple[str, int]]:
+    """The messages of a quiet run, as name and occurrence; idle questions only a few times."""
+    trial.run(own, batch, None)  # the gate and the caches are cold
+    counts = Counter(trial.run(own, batch, None).messages)
+    return [
+        (name, nth)
+        for name, count in counts.items()
+        for nth in range(1, 1 + (min(count, POLLED) if naming.is_poll(name) else count))
     ]
-    chance = random.Random(seed)  # noqa: S311 - it picks an order that a second run repeats
-    while True:
-        chance.shuffle(everything)
-        yield from everything
-
-
-def messages(own: Bench, batch: Batch) -> int:
-    """How many messages a quiet run exchanges; the first run's gate and caches are cold."""
-    return max(trial.run(own, batch, None).messages for _ in range(2)) + SLACK
 
 
 @contextmanager
@@ -77,7 +98,7 @@ def benches(shared: Ground, count: int) -> Iterator[list[Bench]]:
 
 
 def side_by_side(
-    several: Sequence[Bench], planned: Sequence[Planned], do: Callable[[Bench, Planned], None]
+    several: Sequence[Bench], planned: Sequence[T], do: Callable[[Bench, T], None]
 ) -> None:
     """Share the trials out among the benches; an error of one ends all, and is raised."""
     waiting = deque(planned)
@@ -110,17 +131,9 @@ def count(tally: Tally, outcome: Outcome, kind: str, words: str) -> None:
         tally.duplicates += len(verdict.twice)
         tally.losses += len(verdict.lost) + len(verdict.unaccounted)
         tally.unknown += len(verdict.unknown)
+        if outcome.crash:
+            tally.crashes.append(f"{words}: {outcome.crash}")
         found = [verdict.words() if not verdict.clean else "", outcome.trouble or ""]
         if any(found):
             said = "; ".join(one for one in found if one)
-            tally.troubles.append(f"{words} ({outcome.struck}): {said}")
-
-
-def _kind(one: Planned) -> str:
-    return f"{one.batch.name}: {one.fault.action} {one.fault.side}"
-
-
-def _try(own: Bench, one: Planned, tally: Tally, progress: Progress) -> None:
-    outcome = trial.run(own, one.batch, one.fault)
-    count(tally, outcome, _kind(one), f"{one.batch.name}, {one.fault}")
-    progress.done(_kind(one))
+            tally.troubles.append(f"{words}: {said}")

@@ -1,4 +1,4 @@
-"""The real engine in a process that may die: `python -m marketing_pipeline_tests.chaos.engine_child`.
+"""The real engine in a process that may die; runs as a module too, by its environment.
 
 Forked from a server that has imported everything, since a start of Python would take most of a
 trial. Nothing of the product is changed here, except where a control asks for a fault in it.
@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from marketing_pipeline import settings, telemetry
+from marketing_pipeline.delivery import run as delivery
 from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.delivery.run import Report, deliver
+from marketing_pipeline.delivery.run import Report
 from marketing_pipeline_tests.chaos import faulty
 
 LINGER = timedelta(seconds=60)  # whoever started it says when it is enough
@@ -28,7 +29,7 @@ def run(environment: Mapping[str, str], fault: str | None = None) -> Report:
     used = settings.read(environment)
     assert used.database_url is not None
     assert used.redis_url is not None
-    return deliver(
+    return delivery.deliver(
         assemble(used),
         stop,
         database_url=used.database_url,

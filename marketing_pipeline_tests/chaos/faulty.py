@@ -1,5 +1,85 @@
-"""Faults of an engine, put into the child process of a control: each must be caught by the judge."""
+"""Faults of an engine, put into a control's child process: the judge must catch each."""
 
+import functools
+import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
 
-FAULTS: Mapping[str, Callable[[], None]] = {}
+from marketing_pipeline.delivery import claiming, run, settling
+from marketing_pipeline.delivery.lane import Lane, LastCheck
+from marketing_pipeline.domain.decide import Settle
+from marketing_pipeline.domain.outcome import Accepted
+from marketing_pipeline.providers.transport import AnswerLost, NotWritten, Transport
+from marketing_pipeline_tests.chaos import recipe
+
+
+def records_the_attempt_after_the_call() -> None:
+    """The claim and its attempts are committed only when the calls have been made."""
+
+    async def start(self: Lane, grant: Any, asked: float) -> None:
+        began = time.monotonic()
+        async with self.pool.connection() as conn, conn.transaction():
+            claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
+            for one in claim.calls:
+                await self._serve(one, claim, began, asked)
+        await self.gate.give_back(grant, grant.calls - len(claim.calls))
+
+    _replace(Lane, "_start", start)
+
+
+def believes_that_a_lost_answer_was_never_asked_for() -> None:
+    """What an engine does that takes httpx-aiohttp's ConnectTimeout at its word."""
+    honest = Transport.send
+
+    @functools.wraps(honest)
+    async def send(self: Transport, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await honest(self, *arguments, **options)
+        except AnswerLost as error:
+            raise NotWritten(f"ConnectTimeout: {error.reason}") from error
+
+    _replace(Transport, "send", send)
+
+
+def settles_before_the_call() -> None:
+    """A checkpoint that is advanced when work is fetched: whoever dies then has lost it."""
+
+    async def serve(self: Lane, call: Any, claim: Any, began: float, asked: float) -> None:
+        self.settler.put(
+            settling.settlement(
+                call,
+                claim.id,
+                Accepted("fetched"),
+                Settle("fetched"),
+                status_code=None,
+                latency=timedelta(0),
+            )
+        )
+        await self.settler.drained()
+        check = LastCheck(grant_until=asked + 60, claim_until=began + 60)
+        await self._exchange(call, claim.now, check)
+
+    _replace(Lane, "_serve", serve)
+
+
+def follows_the_usual_recipe() -> None:
+    """No ledger at all; see `recipe`."""
+    _replace(run, "deliver", recipe.deliver)
+
+
+FAULTS: Mapping[str, Callable[[], None]] = {
+    one.__name__.replace("_", " "): one
+    for one in (
+        records_the_attempt_after_the_call,
+        believes_that_a_lost_answer_was_never_asked_for,
+        settles_before_the_call,
+        follows_the_usual_recipe,
+    )
+}
+
+
+def _replace(owner: Any, name: str, faulty: Any) -> None:
+    """In this process only, which is a control's own child."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more: mend this control"
+    setattr(owner, name, faulty)

@@ -10,6 +10,9 @@ from collections.abc import Callable
 Framer = Callable[[bytearray], int]
 """The length of the whole message that a buffer begins with; 0: it is not all here."""
 
+Made = Callable[[], Framer]
+"""A framer for one direction of one new connection."""
+
 _FRONTEND_ENDS = frozenset(b"SQXHpFd")  # Sync, Query, Terminate, Flush, password; not Parse, Bind
 _BACKEND_ENDS = frozenset(b"ZA")  # ReadyForQuery, NotificationResponse
 _HEAD_END = b"\r\n\r\n"

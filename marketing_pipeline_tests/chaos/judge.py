@@ -1,4 +1,4 @@
-"""Compares what was planned, what the ledger says and what the sandbox did; shares no code with it."""
+"""Compares what was due, what the ledger says and what the sandbox did, in SQL of its own."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -74,7 +74,8 @@ def judge(conn: psycopg.Connection, acts: Sequence[Mapping[str, Any]], expected:
 
     acts: the sandbox's record, as its control API gives it.
     """
-    states = dict(conn.execute("select id::text, state from effects").fetchall())
+    rows = conn.execute("select id::text, state from effects").fetchall()
+    states: dict[str, str] = {id: state for id, state in rows}
     times = Counter(str(act["key"]) for act in acts if not act["repeat"])
     unknown = sorted(id for id, state in states.items() if state == "UNKNOWN")
     lost = [
@@ -108,7 +109,8 @@ def _unbalanced(conn: psycopg.Connection, expected: int) -> list[str]:
     (silent,) = _row(
         conn,
         """select count(*) from effects e where state = 'SENT' and not exists (
-               select from attempts a where a.effect_id = e.id and a.outcome in ('ACCEPTED', 'FOUND'))""",
+               select from attempts a
+               where a.effect_id = e.id and a.outcome in ('ACCEPTED', 'FOUND'))""",
     )
     if silent:
         found.append(f"{silent} SENT without an attempt that says so")

@@ -4,16 +4,14 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import quote, urlsplit
 
-from psycopg.conninfo import conninfo_to_dict
-
-from marketing_pipeline_tests.chaos import framing
 from marketing_pipeline_tests.chaos.framing import Framer
+from marketing_pipeline_tests.chaos.naming import Talk
+from marketing_pipeline_tests.chaos.targets import Target
 
 _PIECE = 65536
 
@@ -24,6 +22,7 @@ class Action(StrEnum):
     KILL = "kill"  # the engine gets SIGKILL
     CUT = "cut"  # the connection ends, on both sides
     FREEZE = "freeze"  # the engine gets SIGSTOP
+    LATE = "late"  # the connection ends at the asker's side, and the request arrives a while later
 
 
 class Side(StrEnum):
@@ -37,34 +36,26 @@ class Side(StrEnum):
 class Fault:
     """One strike, at one message."""
 
-    n: int  # from 1, over all connections and both directions
+    message: str  # by its name, see `naming`
+    occurrence: int  # from 1, over all connections
     action: Action
     side: Side
+    late: float = 0  # seconds, for LATE
 
     def __str__(self) -> str:
-        return f"{self.action} {self.side} message {self.n}"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a proxy leads, and how messages end there."""
-
-    name: str
-    connect: Callable[[], "asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]"]
-    request: Callable[[], Framer]
-    answer: Callable[[], Framer]
+        return f"{self.action} {self.side} {self.message!r} no. {self.occurrence}"
 
 
 @dataclass(slots=True)
 class Interceptor:
     """One counter over all its proxies; its loop runs in a thread of its own."""
 
-    count: int = 0
     struck: threading.Event = field(default_factory=threading.Event)
-    struck_at: str | None = None  # the message of the strike
-    seen: list[str] = field(default_factory=list)  # what each message was, for people
+    seen: list[str] = field(default_factory=list)  # the names of all messages, in their order
+    _late: set[asyncio.Task[None]] = field(default_factory=set)
     _fault: Fault | None = None
-    _victim: int | None = None
+    _victim: int = 0
+    _aimed: asyncio.Event = field(default_factory=asyncio.Event)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _servers: list[asyncio.Server] = field(default_factory=list)
 
@@ -72,19 +63,33 @@ class Interceptor:
         """Count anew, and strike where the fault says; None: only count."""
 
         def reset() -> None:
-            self.count, self._fault, self._victim = 0, fault, None
+            self._fault = fault
+            self._aimed.clear()
             self.seen.clear()
-            self.struck_at = None
             self.struck.clear()
 
         self._call(reset)
 
     def aim(self, victim: int) -> None:
         """Whom to kill or freeze. A message that comes earlier waits for this."""
-        self._call(lambda: setattr(self, "_victim", victim))
+
+        def take() -> None:
+            self._victim = victim
+            self._aimed.set()
+
+        self._call(take)
 
     def disarm(self) -> None:
         self._call(lambda: setattr(self, "_fault", None))
+
+    def arrived(self) -> None:
+        """Wait until every late request has arrived."""
+
+        async def wait() -> None:
+            await asyncio.gather(*self._late)
+            self._late.clear()
+
+        asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
 
     def lead(self, target: Target) -> int:
         """Listen on a port of loopback that leads to the target; returns the port."""
@@ -113,32 +118,27 @@ class Interceptor:
         except OSError:
             writer.close()
             return
-        both = (writer, to_them)
-        ways = [
-            asyncio.create_task(
-                self._pass(f"{target.name} >", target.request(), reader, to_them, both)
-            ),
-            asyncio.create_task(
-                self._pass(f"{target.name} <", target.answer(), theirs, writer, both)
-            ),
-        ]
+        talk = Talk(target.name)
+        there = self._flow(target, talk.request, target.request(), reader, to_them)
+        back = self._flow(target, talk.answer, target.answer(), theirs, writer)
+        ways = [asyncio.create_task(self._until_end(way, writer, to_them)) for way in (there, back)]
         await asyncio.wait(ways)
 
-    async def _pass(
+    async def _until_end(
+        self, way: Coroutine[None, None, None], *ends: asyncio.StreamWriter
+    ) -> None:
+        with suppress(ConnectionError):
+            await way
+        for end in ends:
+            end.close()
+
+    async def _flow(
         self,
-        way: str,
+        target: Target,
+        name: Callable[[bytes], str],
         frame: Framer,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
-        both: Sequence[asyncio.StreamWriter],
-    ) -> None:
-        with suppress(ConnectionError):
-            await self._flow(way, frame, source, sink)
-        for writer in both:
-            writer.close()
-
-    async def _flow(
-        self, way: str, frame: Framer, source: asyncio.StreamReader, sink: asyncio.StreamWriter
     ) -> None:
         buffer = bytearray()
         while data := await source.read(_PIECE):
@@ -146,40 +146,43 @@ class Interceptor:
             while length := frame(buffer):
                 message = bytes(buffer[:length])
                 del buffer[:length]
-                if not await self._message(way, message, sink):
+                if not await self._message(target, name(message), message, sink):
                     return
         if buffer:  # a last word without an end, such as a FATAL
             sink.write(bytes(buffer))
 
-    async def _message(self, way: str, message: bytes, sink: asyncio.StreamWriter) -> bool:
+    async def _message(
+        self, target: Target, name: str, message: bytes, sink: asyncio.StreamWriter
+    ) -> bool:
         """Pass a message on; False where the connection has been cut with it."""
-        self.count += 1
-        gist = f"{way} {_gist(message)}"
-        self.seen.append(gist)
-        fault = self._fault if self._fault and self._fault.n == self.count else None
-        if fault is None:
+        self.seen.append(name)
+        fault = self._fault
+        if (
+            fault is None
+            or name != fault.message
+            or self.seen.count(name) != fault.occurrence
+            or self.struck.is_set()
+        ):
             sink.write(message)
             return True
-        while self._victim is None:
-            await asyncio.sleep(0.001)
+        await self._aimed.wait()
         if fault.side is Side.AFTER:
             sink.write(message)
             await sink.drain()
-        self._strike(fault, gist)
+        self._strike(fault)
+        if fault.action is Action.LATE:
+            self._late.add(asyncio.create_task(_arrive(target, message, fault.late)))
         if fault.action is Action.FREEZE:
             if fault.side is Side.BEFORE:
                 sink.write(message)
             return True
-        for_good = fault.side is Side.BEFORE or fault.action is Action.CUT
-        return not for_good
+        return False
 
-    def _strike(self, fault: Fault, gist: str) -> None:
-        assert self._victim is not None
-        if fault.action is not Action.CUT:
-            number = signal.SIGKILL if fault.action is Action.KILL else signal.SIGSTOP
+    def _strike(self, fault: Fault) -> None:
+        signals = {Action.KILL: signal.SIGKILL, Action.FREEZE: signal.SIGSTOP}
+        if fault.action in signals:
             with suppress(ProcessLookupError):
-                os.kill(self._victim, number)
-        self.struck_at = gist
+                os.kill(self._victim, signals[fault.action])
         self.struck.set()
 
     async def _close(self) -> None:
@@ -205,46 +208,10 @@ def interceptor() -> Iterator[Interceptor]:
         one._loop.close()
 
 
-def postgres(database_url: str) -> Target:
-    server = conninfo_to_dict(database_url)
-    host, port = str(server["host"]), int(server.get("port") or 5432)
-    path = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else None
-    return Target(
-        "postgres", _way(path, host, port), framing.postgres_request, framing.postgres_answer
-    )
-
-
-def redis(redis_url: str) -> Target:
-    url = urlsplit(redis_url)
-    path = url.path if url.scheme == "unix" else None
-    connect = _way(path, url.hostname or "127.0.0.1", url.port or 6379)
-    return Target("valkey", connect, framing.redis_message, framing.redis_message)
-
-
-def http(base_url: str) -> Target:
-    url = urlsplit(base_url)
-    assert url.hostname is not None
-    assert url.port is not None
-    connect = _way(None, url.hostname, url.port)
-    return Target("provider", connect, framing.http_message, framing.http_message)
-
-
-def postgres_url(database_url: str, port: int) -> str:
-    """The same database through the proxy on that port; without TLS, whose bytes it cannot read."""
-    server = conninfo_to_dict(database_url)
-    user, name = (quote(str(server[part])) for part in ("user", "dbname"))
-    return f"postgresql://{user}@127.0.0.1:{port}/{name}?sslmode=disable&gssencmode=disable"
-
-
-def _way(
-    path: str | None, host: str, port: int
-) -> Callable[[], "asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]"]:
-    if path is not None:
-        return lambda: asyncio.ensure_future(asyncio.open_unix_connection(path))
-    return lambda: asyncio.ensure_future(asyncio.open_connection(host, port))
-
-
-def _gist(message: bytes) -> str:
-    """A few readable words of a message."""
-    text = "".join(chr(byte) if 32 <= byte < 127 else " " for byte in message[:400])
-    return " ".join(text.split())[:100]
+async def _arrive(target: Target, message: bytes, late: float) -> None:
+    """Bring a request to its target after all; its answer is for nobody."""
+    await asyncio.sleep(late)
+    reader, writer = await target.connect()
+    writer.write(message)
+    await reader.read(_PIECE)
+    writer.close()

@@ -35,6 +35,9 @@ class Tally:
     duplicates: int = 0  # effects acted on more than once, by the sandbox's account
     losses: int = 0  # effects that were not acted on, or acts that the ledger does not admit
     unknown: int = 0  # held for a person
+    crashes: list[str] = field(
+        default_factory=list
+    )  # engines that did not bear it; others took over
     over_limit: int = 0  # calls beyond a provider's limit, by the sandbox's clock
     controls: dict[str, str] = field(default_factory=dict)
     seconds: float = 0
@@ -47,6 +50,7 @@ class Tally:
         self.duplicates += other.duplicates
         self.losses += other.losses
         self.unknown += other.unknown
+        self.crashes += other.crashes
         self.over_limit += other.over_limit
         self.controls |= other.controls
         self.troubles += other.troubles
@@ -68,6 +72,7 @@ class Tally:
             "losses": self.losses,
             "over_limit": self.over_limit,
             "unknown": self.unknown,
+            "crashes": list(self.crashes),
             "controls": dict(self.controls),
             "seconds": round(self.seconds, 1),
             "troubles": list(self.troubles),

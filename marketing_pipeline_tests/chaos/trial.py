@@ -1,7 +1,9 @@
 """One trial: the engine under a fault, another one that recovers, and the judge."""
 
 import asyncio
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,51 +14,93 @@ from marketing_pipeline.event_log import ledger
 from marketing_pipeline_tests.chaos import judge
 from marketing_pipeline_tests.chaos.bench import Batch, Bench, Engine, wait_for
 from marketing_pipeline_tests.chaos.judge import Verdict
-from marketing_pipeline_tests.chaos.proxy import Action, Fault
+from marketing_pipeline_tests.chaos.proxy import Fault
 
 PATIENCE = 20.0  # seconds in which everything must have settled, whatever was done to it
 GRACE = 0.15  # seconds in which a recovering engine that would send again does so
+STRIKE = 3.0  # seconds within which an engine says all that it says
+FROZEN = 1.6  # seconds: longer than any lease and settle delay of the batches
+OVERDUE = 0.5  # seconds in which a thawed engine that would send again does so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a trial came to."""
 
-    struck: str | None  # the message; None: there was none, so it is no trial
+    struck: bool  # False: there was no such message, so it is no trial
     verdict: Verdict
-    trouble: str | None  # an engine that did not end well
-    messages: int  # until the strike, or the end
+    crash: str | None  # how the engine ended where it did not bear what was done to it
+    trouble: str | None  # an engine that did not end, or a recovering one that crashed
+    messages: tuple[str, ...]  # the names of all that was said by the engine's end
 
 
-def run(bench: Bench, batch: Batch, fault: Fault | None, *, flaw: str | None = None) -> Outcome:
+def run(
+    bench: Bench,
+    batch: Batch,
+    fault: Fault | None,
+    *,
+    flaw: str | None = None,
+    before: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Outcome:
     """Strike the engine once, let it or another one recover, and judge.
 
-    flaw: one of faulty.FAULTS, for a control.
+    flaw: one of faulty.FAULTS, for a control. before: what to change about the providers.
+    meanwhile: what happens while no engine lives.
     """
+    database, environment = _ready(bench, batch, fault)
+    before()
+    with psycopg.connect(database, autocommit=True) as conn:
+        ends = time.monotonic() + PATIENCE
+        engine = bench.start(environment, flaw)
+        bench.interceptor.aim(engine.pid)
+        _until_settled(conn, engine, ends)
+        stuck = engine.stop()
+        messages, struck = tuple(bench.interceptor.seen), bench.interceptor.struck.is_set()
+        bench.interceptor.disarm()
+        crash = engine.crash()
+        if engine.killed or crash or not judge.standing(conn).settled:
+            meanwhile()
+            stuck = _recover(bench, conn, environment, ends, flaw) or stuck
+        bench.interceptor.arrived()
+        _complete(conn)
+        verdict = judge.judge(conn, bench.acts(), batch.effects)
+    return Outcome(struck=struck, verdict=verdict, crash=crash, trouble=stuck, messages=messages)
+
+
+def freeze(bench: Bench, batch: Batch, fault: Fault) -> Outcome:
+    """Freeze the engine until another one has done what it can, thaw it, and judge."""
+    database, environment = _ready(bench, batch, fault)
+    with psycopg.connect(database, autocommit=True) as conn:
+        ends = time.monotonic() + PATIENCE
+        frozen = bench.start(environment)
+        bench.interceptor.aim(frozen.pid)
+        struck = bench.interceptor.struck.wait(STRIKE)
+        other = bench.start(environment)
+        time.sleep(FROZEN)
+        frozen.signal(signal.SIGCONT)
+        _until_settled(conn, other, ends)
+        time.sleep(OVERDUE)
+        messages = tuple(bench.interceptor.seen)
+        # Nobody cut anything off: neither of the two has a reason to end with an error.
+        trouble = [one.stop() or one.crash() for one in (frozen, other)]
+        _complete(conn)
+        verdict = judge.judge(conn, bench.acts(), batch.effects)
+    return Outcome(
+        struck=struck,
+        verdict=verdict,
+        crash=None,
+        trouble=trouble[0] or trouble[1],
+        messages=messages,
+    )
+
+
+def _ready(bench: Bench, batch: Batch, fault: Fault | None) -> tuple[str, dict[str, str]]:
+    """A log with work in it, an empty record, and the strike waiting; URL and environment."""
     database = bench.database(batch)
     bench.forget()
     bench.interceptor.arm(fault)
-    environment = bench.environment(batch, database)
-    try:
-        with psycopg.connect(database, autocommit=True) as conn:
-            engine = bench.start(environment, flaw)
-            bench.interceptor.aim(engine.pid)
-            ends = time.monotonic() + PATIENCE
-            _until_settled(conn, engine, ends)
-            if engine.lives:
-                trouble = engine.stop()
-            else:
-                trouble = _wrong(engine, fault)
-            count = bench.interceptor.count
-            struck = bench.interceptor.struck_at
-            bench.interceptor.disarm()
-            if not engine.lives and (struck or not judge.standing(conn).settled):
-                trouble = _recover(bench, conn, environment, ends, flaw) or trouble
-            _complete(conn)
-            verdict = judge.judge(conn, bench.acts(), batch.effects)
-    finally:
-        bench.drop(database)
-    return Outcome(struck=struck, verdict=verdict, trouble=trouble, messages=count)
+    return database, bench.environment(batch, database)
 
 
 def _until_settled(conn: psycopg.Connection, engine: Engine, ends: float) -> None:
@@ -67,12 +111,6 @@ def _until_settled(conn: psycopg.Connection, engine: Engine, ends: float) -> Non
         return (standing.settled and not standing.processing) or not engine.lives
 
     wait_for(over, ends - time.monotonic())
-
-
-def _wrong(engine: Engine, fault: Fault | None) -> str | None:
-    if fault is not None and fault.action is Action.KILL:
-        return None
-    return f"it ended with {engine.process.exitcode}: {engine.tail()}"
 
 
 def _recover(
@@ -88,7 +126,7 @@ def _recover(
     wait_for(lambda: _beats(conn) > before or not engine.lives, ends - time.monotonic())
     time.sleep(GRACE)
     wait_for(lambda: judge.standing(conn).settled or not engine.lives, ends - time.monotonic())
-    return engine.stop()
+    return engine.stop() or engine.crash()
 
 
 def _beats(conn: psycopg.Connection) -> int:

@@ -17,12 +17,15 @@ import pytest
 from dagster import (
     AssetsDefinition,
     ConfigurableResource,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
     Definitions,
     JobDefinition,
     ScheduleDefinition,
     SensorDefinition,
     SourceAsset,
 )
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from marketing_pipeline import defs
 
@@ -45,7 +48,10 @@ def watch(name, about):
 sys.addaudithook(watch)
 """
 TELL = "print(json.dumps(seen))"
-KINDS = (AssetsDefinition, SourceAsset, JobDefinition, SensorDefinition, ScheduleDefinition)
+KINDS = (
+    *(AssetsDefinition, SourceAsset, JobDefinition, UnresolvedAssetJobDefinition),
+    *(SensorDefinition, ScheduleDefinition),
+)
 LOOSE = """
 from dagster import RunRequest, sensor
 
@@ -191,9 +197,29 @@ def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
         "leads",
         "campaign_performance",
     }
-    assert [key.name for key in repository.asset_graph.asset_check_keys] == ["conservation"]
-    assert [one.name for one in repository.sensor_defs] == ["pending_events"]
+    assert {key.name for key in repository.asset_graph.asset_check_keys} == {
+        "conservation",
+        "finished",
+    }
+    assert {one.name for one in repository.sensor_defs} == {
+        "pending_events",
+        "zombie_runs",
+        "fresh_views",
+    }
+    assert {(one.name, one.job_name) for one in repository.schedule_defs} == {
+        ("daily_reconciliation", "reconcile_failed"),
+        ("daily_checks", "check_log"),
+        ("daily_upkeep", "upkeep"),
+    }
     assert repository.has_job("deliver_pending")
+
+
+def test_what_a_lone_operator_would_forget_to_turn_on_runs_by_itself(page: Definitions) -> None:
+    repository = page.get_repository_def()
+    assert {one.default_status for one in repository.sensor_defs} == {DefaultSensorStatus.RUNNING}
+    assert {one.default_status for one in repository.schedule_defs} == {
+        DefaultScheduleStatus.RUNNING
+    }
 
 
 def test_what_is_left_off_the_page_would_be_noticed(page: Definitions, tmp_path: Path) -> None:
@@ -206,4 +232,8 @@ def test_what_is_left_off_the_page_would_be_noticed(page: Definitions, tmp_path:
     spec.loader.exec_module(module)
     assert forgotten([*room(), module], page) == {"loose"}
     bare = Definitions(assets=page.assets, jobs=page.jobs, sensors=page.sensors)
-    assert forgotten(room(), bare) == {"conservation", "EventLog", "SharedRateLimit", "Providers"}
+    assert forgotten(room(), bare) == {
+        *("conservation", "finished"),
+        *("daily_reconciliation", "daily_checks", "daily_upkeep"),
+        *("EventLog", "SharedRateLimit", "Providers"),
+    }

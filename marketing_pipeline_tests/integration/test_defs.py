@@ -1,20 +1,26 @@
 """What wakes delivery and what watches over it, asked in this process of a real database."""
 
 import asyncio
+import importlib
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import psycopg
 import pytest
 from dagster import (
+    AssetCheckEvaluation,
+    AssetChecksDefinition,
+    AssetKey,
+    AssetMaterialization,
+    AssetObservation,
     AssetSelection,
     DagsterInstance,
-    ExecuteInProcessResult,
     RunRequest,
     SkipReason,
     build_sensor_context,
+    evaluate_automation_conditions,
     materialize,
     mem_io_manager,
 )
@@ -22,7 +28,7 @@ from dagster import (
 from marketing_pipeline import settings
 from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.assets import campaign_performance, deliveries, leads
-from marketing_pipeline.defs.checks import conservation
+from marketing_pipeline.defs.checks import conservation, finished
 from marketing_pipeline.defs.resources import EventLog
 from marketing_pipeline.defs.sensors import is_due, pending_events
 from marketing_pipeline.delivery import planner
@@ -167,13 +173,15 @@ def test_what_only_waits_for_a_paused_provider_wakes_nobody(
     assert tick() == SkipReason("nothing is due")
 
 
-def checked() -> ExecuteInProcessResult:
-    return materialize(
-        [deliveries, conservation],
-        selection=AssetSelection.checks(conservation),
+def checked(check: AssetChecksDefinition) -> AssetCheckEvaluation:
+    done = materialize(
+        [deliveries, check],
+        selection=AssetSelection.checks(check),
         resources={"event_log": EventLog(), "io_manager": mem_io_manager},
         raise_on_error=False,
     )
+    [evaluation] = done.get_asset_check_evaluations()
+    return evaluation
 
 
 def test_conservation_holds_until_the_ledger_loses_an_effect(
@@ -181,7 +189,7 @@ def test_conservation_holds_until_the_ledger_loses_an_effect(
 ) -> None:
     record(database, [lead(1), lead(2), post(1)])
     run(installed)
-    [good] = checked().get_asset_check_evaluations()
+    good = checked(conservation)
     assert good.passed
     assert good.metadata["planned"].value == 5
     assert good.metadata["problems"].value == "none"
@@ -191,9 +199,94 @@ def test_conservation_holds_until_the_ledger_loses_an_effect(
         conn.execute("set session_replication_role = replica")  # no trigger refuses it
         conn.execute("delete from attempts where effect_id = %s", [row[0]])
         conn.execute("delete from effects where id = %s", [row[0]])
-    [bad] = checked().get_asset_check_evaluations()
+    bad = checked(conservation)
     assert not bad.passed
     assert bad.metadata["problems"].value == f"{row[1]}: 1 effects planned and not in the ledger"
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "problem"),
+    [
+        ("delete from effects where kind = 'post'", "effects: 1 missing"),
+        (
+            """update effects set state = 'PLANNED', provider_ref = null, settled_at = null
+               where kind = 'post'""",
+            "effects: 1 open",
+        ),
+        (
+            """update effects set state = 'UNKNOWN', doubt_since = first_attempt_at,
+               last_error = 'who knows' where kind = 'post'""",
+            "effects: 1 unknown",
+        ),
+        (
+            "update effects set state = 'FAILED', last_error = 'no' where kind = 'post'",
+            "effects: 1 failed",
+        ),
+        ("delete from effects where kind = 'post'; delete from plans", "it has no plan"),
+    ],
+)
+def test_an_event_is_not_at_its_end_before_all_its_effects_are(
+    installed: settings.Settings, database: str, spoiled: LiteralString, problem: str
+) -> None:
+    record(database, [post(1)])
+    run(installed)
+    good = checked(finished)
+    assert good.passed
+    assert good.metadata["problems"].value == "none"
+    with psycopg.connect(database) as conn:  # the known-bad case
+        conn.execute("set session_replication_role = replica")  # no trigger refuses it
+        conn.execute(spoiled)
+        row = conn.execute("select id, day from marketing_events").fetchone()
+        assert row is not None
+    bad = checked(finished)
+    assert not bad.passed
+    assert bad.metadata["problems"].value == f"{row[1]}: event {row[0]} is COMPLETED; {problem}"
+
+
+def test_work_under_way_and_what_could_not_be_planned_pass_the_gate(
+    installed: settings.Settings, database: str
+) -> None:
+    record(database, [lead(1)])
+    record(database, [campaign("nobody knows it", "c1")])
+    run(installed)
+    record(database, [lead(2)])
+    assert checked(finished).passed
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_view_is_made_again_for_each_day_that_changed_and_for_no_other() -> None:
+    page = importlib.import_module("marketing_pipeline.definitions").defs
+    with DagsterInstance.ephemeral() as instance:
+
+        def observe(day: str, version: str) -> None:
+            tags = {"dagster/data_version": version}
+            told = AssetObservation("marketing_events", partition=day, tags=tags)
+            instance.report_runless_asset_event(told)
+
+        cursor = None
+
+        def requested() -> set[str]:
+            nonlocal cursor
+            result = evaluate_automation_conditions(page, instance, cursor=cursor)
+            cursor = result.cursor
+            days = result.get_requested_partitions(AssetKey("leads"))
+            assert result.get_requested_partitions(AssetKey("campaign_performance")) == days
+            assert result.total_requested == 2 * len(days), "nothing else is ever requested"
+            return {str(day) for day in days}
+
+        observe("2026-02-01", "a")
+        assert requested() == set(), "where it begins to look is no change"
+        observe("2026-02-01", "b")
+        observe("2025-02-01", "a")
+        assert requested() == {"2026-02-01", "2025-02-01"}
+        assert requested() == set(), "once is enough"
+        observe("2026-02-01", "b")
+        instance.report_runless_asset_event(
+            AssetMaterialization("deliveries", partition="2026-02-01")
+        )
+        assert requested() == set(), "the same version is no change, nor is a report"
+        observe("2026-02-01", "c")
+        assert requested() == {"2026-02-01"}
 
 
 def test_views_tell_their_counts_and_never_an_address(

@@ -20,6 +20,7 @@ from marketing_pipeline.domain.outcome import (
     Unreached,
 )
 from marketing_pipeline.providers import http, registry
+from marketing_pipeline.providers.observed import Observed
 from marketing_pipeline.providers.protocol import Provider, Unsearchable
 from marketing_pipeline.providers.transport import Limits, NotWritten, Transport
 
@@ -133,6 +134,9 @@ class Stumbling(Unsearchable):
     def finding(self, response: httpx.Response, effect_id: UUID) -> Finding:  # noqa: ARG002
         raise RuntimeError("not thought of")
 
+    def observed(self, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:  # noqa: ARG002
+        raise RuntimeError("not thought of")
+
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"id":null}', b"\xff", b'{"id":{"of":[]}}'])
 async def test_a_success_that_the_adapter_stumbles_over_is_ambiguous(
@@ -151,12 +155,12 @@ async def test_a_look_up_that_fails_in_any_way_says_nothing(transport: Transport
     for answer in answers:
         async with Origin(answer) as url:
             request = httpx.Request("GET", f"{url}/v3/mg.shop.example/events")
-            asked = await http.look_up(transport, MAILGUN, request, effect_id=EFFECT)
+            asked = await http.look_up(transport, MAILGUN, request, effect_id=EFFECT, now=NOW)
         assert isinstance(asked.finding, Inconclusive), answer
-    asked = await http.look_up(transport, MAILGUN, request, effect_id=EFFECT)  # nobody is there
+    asked = await http.look_up(transport, MAILGUN, request, effect_id=EFFECT, now=NOW)  # nobody is there
     assert isinstance(asked.finding, Inconclusive)
     async with Origin(reply(200)) as url:
         stumbling = httpx.Request("GET", url)
-        asked = await http.look_up(transport, Stumbling(url), stumbling, effect_id=EFFECT)
+        asked = await http.look_up(transport, Stumbling(url), stumbling, effect_id=EFFECT, now=NOW)
     assert asked.finding == Inconclusive("200 unreadable: RuntimeError")
     assert asked.status_code == 200

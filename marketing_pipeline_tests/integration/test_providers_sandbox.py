@@ -103,7 +103,8 @@ async def send(transport: Transport, provider: Provider, content: Content) -> Ou
 async def find(transport: Transport, provider: Provider, since: datetime) -> Finding:
     request = provider.look_up(EFFECT, MAIL.to, since)
     assert request is not None
-    return (await http.look_up(transport, provider, request, effect_id=EFFECT)).finding
+    asked = await http.look_up(transport, provider, request, effect_id=EFFECT, now=since)
+    return asked.finding
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

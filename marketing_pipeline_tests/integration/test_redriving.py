@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg import AsyncConnection
 
@@ -16,8 +17,8 @@ from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.settling import settle
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.effect import EffectState
-from marketing_pipeline.domain.event import EventType
-from marketing_pipeline.event_log import ledger, redriving
+from marketing_pipeline.domain.event import EventType, NewEvent
+from marketing_pipeline.event_log import ledger, queries, redriving
 from marketing_pipeline.event_log.ledger import NewAttempt, Purpose, Settlement
 from marketing_pipeline.event_log.redriving import Reconciliation, Standards
 from marketing_pipeline_tests.pipeline import (
@@ -67,7 +68,8 @@ class Log:
                 for one in found
             ]
             now = datetime.now(UTC)
-            await ledger.claim(self.conn, provider, claim_id, attempts, lease=LEASE, now=now)
+            if attempts:
+                await ledger.claim(self.conn, provider, claim_id, attempts, lease=LEASE, now=now)
         return [(one.id, claim_id, one.calls + 1) for one in found]
 
     async def answer(self, attempt: tuple[UUID, UUID, int], **said: Any) -> None:
@@ -123,6 +125,14 @@ async def opened(used: settings.Settings, leads: int) -> AsyncIterator[Log]:
         yield log
 
 
+@asynccontextmanager
+async def beside(log: Log) -> AsyncIterator[Log]:
+    """The same log, on another connection."""
+    assert log.used.database_url is not None
+    async with await AsyncConnection.connect(log.used.database_url, autocommit=True) as conn:
+        yield Log(log.used, conn)
+
+
 def test_what_never_reached_its_provider_is_delivered_once_after_all(
     used: settings.Settings, database: str, sandbox: Sandbox
 ) -> None:
@@ -145,6 +155,49 @@ def test_what_never_reached_its_provider_is_delivered_once_after_all(
     assert states(database) == {"SENT": 4}
     assert statuses(database) == {"COMPLETED": 2}
     assert sandbox.acts() == dict.fromkeys(sent(database), 1)
+
+
+def test_two_who_reconcile_at_once_put_each_effect_back_once(
+    used: settings.Settings, database: str
+) -> None:
+    async def twice() -> list[Reconciliation]:
+        async with opened(used, 10) as log, beside(log) as other:
+            await log.fail(log.mail)
+            return list(await asyncio.gather(log.reconcile(), other.reconcile()))
+
+    found = asyncio.run(twice())
+    assert sorted(len(one.redriven) for one in found) == [0, 10]
+    with psycopg.connect(database) as conn:
+        rows = conn.execute("select state, redrives, count(*) from effects group by 1, 2")
+        assert sorted(rows) == [("PLANNED", 0, 10), ("PLANNED", 1, 10)]
+
+
+def test_nothing_newer_is_claimed_for_a_contact_while_older_work_is_put_back(
+    used: settings.Settings,
+) -> None:
+    async def overlap() -> list[tuple[UUID, UUID, int]]:
+        async with opened(used, 1) as log, beside(log) as other:
+            await log.fail(log.crm)
+            await asyncio.to_thread(record, used.database_url or "", [newer_lead()])
+            await log.plan()
+            ids = [row[0] for row in await log.rows("select id from effects where state='FAILED'")]
+            async with log.conn.transaction():
+                await log.conn.execute(queries.load("redriving.sql")["lock effects"], {"ids": ids})
+                assert await other.attempt(other.crm) == []
+            return await other.attempt(other.crm)
+
+    assert len(asyncio.run(overlap())) == 1, "it was due all the time"
+
+
+def newer_lead() -> NewEvent:
+    """What the first lead says of itself later."""
+    return event.new(
+        type=EventType.LEAD_CAPTURE,
+        payload={"email": "p0@example.com", "first_name": "New"},
+        source="demo",
+        key="newer",
+        now=datetime.now(UTC),
+    )
 
 
 def test_an_event_that_had_failed_is_under_way_again_and_fails_for_good_the_second_time(
@@ -248,14 +301,7 @@ def test_older_data_never_replaces_what_a_contact_has_got_since(
     async def overtake() -> Reconciliation:
         async with opened(used, 1) as log:
             await log.fail(log.crm)
-            newer = event.new(
-                type=EventType.LEAD_CAPTURE,
-                payload={"email": "p0@example.com", "first_name": "New"},
-                source="demo",
-                key="newer",
-                now=datetime.now(UTC),
-            )
-            await asyncio.to_thread(record, database, [newer])
+            await asyncio.to_thread(record, database, [newer_lead()])
             await log.plan()
             [contact] = await log.attempt(log.crm)
             await log.answer(contact, outcome="ACCEPTED", state=EffectState.SENT, reference="r")

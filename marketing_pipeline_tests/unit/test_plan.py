@@ -1,0 +1,256 @@
+"""From an event to its effects: properties that hold for every event and every file."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketing_pipeline.domain import digest, plan
+from marketing_pipeline.domain.audience import Audience, Member
+from marketing_pipeline.domain.effect import EffectKind
+from marketing_pipeline.domain.event import Event, EventType, Origin
+from marketing_pipeline.domain.plan import (
+    Campaign,
+    Once,
+    PlannedEffect,
+    Priority,
+    Route,
+    Rules,
+    TemplateRef,
+    Unplannable,
+)
+
+Planning = Callable[[Event, Rules, int, Iterable[Member]], Iterable[PlannedEffect]]
+
+NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
+WELCOME = TemplateRef(hash="a" * 64, reads=("first_name",))
+NEWS = TemplateRef(hash="b" * 64, reads=("first_name", "city"))
+KINDS = {
+    EventType.LEAD_CAPTURE: (EffectKind.CONTACT, EffectKind.EMAIL),
+    EventType.CAMPAIGN_TRIGGER: (EffectKind.EMAIL,),
+    EventType.CONTENT_PUBLISH: (EffectKind.POST,),
+}
+few = settings(max_examples=50)  # an example is a whole file and an event
+spans = st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=60))
+
+
+@st.composite
+def steps(draw: st.DrawFn, type: EventType) -> tuple[Route, ...]:
+    """Steps of one event type; their names differ, which the file is checked for."""
+    names = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True))
+    found = []
+    for name in names:
+        kind = draw(st.sampled_from(KINDS[type]))
+        own = type is EventType.LEAD_CAPTURE and kind is EffectKind.EMAIL
+        found.append(
+            Route(
+                step=name,
+                provider=draw(st.sampled_from(("one", "two"))),
+                kind=kind,
+                priority=draw(st.sampled_from(Priority)),
+                template=WELCOME if own else None,
+                properties={"firstname": "first_name"} if kind is EffectKind.CONTACT else {},
+                once=draw(st.none() | st.builds(Once, within=st.none() | spans)),
+                max_age=draw(st.none() | spans),
+            )
+        )
+    return tuple(found)
+
+
+@st.composite
+def files(draw: st.DrawFn) -> Rules:
+    return Rules(
+        digest="c" * 64,
+        routes={type: draw(steps(type)) for type in EventType},
+        campaigns={"news": Campaign(audience=Audience(), template=NEWS)},
+    )
+
+
+@st.composite
+def events(draw: st.DrawFn, origin: Origin | None = None) -> Event:
+    type = draw(st.sampled_from(EventType))
+    is_lead = type is EventType.LEAD_CAPTURE
+    said: dict[str, Any] = {"first_name": draw(st.text(max_size=5)), "secret": "s"}
+    return Event(
+        id=draw(st.uuids()),
+        seq=draw(st.integers(1, 10**6)),
+        type=type,
+        payload={"campaign": "news"} if type is EventType.CAMPAIGN_TRIGGER else said,
+        source="web",
+        origin=origin or draw(st.sampled_from(Origin)),
+        scheduled_at=NOW + draw(st.timedeltas(timedelta(0), timedelta(days=30))),
+        recipient_id=draw(st.uuids()) if is_lead else None,
+    )
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> list[Member]:
+    """Members as `audience.members` gives them: once each, by recipient."""
+    return [
+        Member(
+            recipient_id=UUID(int=number),
+            seq=number,
+            sources=frozenset({"web"}),
+            attributes={"first_name": str(number), "secret": "s"},
+        )
+        for number in sorted(draw(st.sets(st.integers(1, 50), max_size=6)))
+    ]
+
+
+def check(planning: Planning, event: Event, rules: Rules, epoch: int, crowd: list[Member]) -> None:
+    """Everything that a plan promises."""
+    found = list(planning(event, rules, epoch, crowd))
+    ids = [one.id for one in found]
+    assert len(set(ids)) == len(ids), "an effect is one row"
+    assert list(planning(event, rules, epoch, crowd)) == found, "a replay plans what the run did"
+    if event.origin is Origin.HISTORY:
+        assert found == [], "what is imported has happened already"
+        return
+    people: list[UUID | None] = [member.recipient_id for member in crowd]
+    if event.type is not EventType.CAMPAIGN_TRIGGER:
+        people = [event.recipient_id]
+    routes = rules.routes[event.type]
+    wanted = [(route.step, person) for route in routes for person in people]
+    assert [(one.step, one.recipient_id) for one in found] == wanted, (
+        "step by step, person by person"
+    )
+    again = {one.id for one in planning(event, rules, epoch + 1, crowd)}
+    assert again.isdisjoint(ids), "a new epoch makes new effects"
+    other = replace(event, id=UUID(int=event.id.int ^ 1))
+    assert {one.id for one in planning(other, rules, epoch, crowd)}.isdisjoint(ids)
+    for one in found:
+        [route] = [route for route in routes if route.step == one.step]
+        _check_effect(one, event, route)
+
+
+def _check_effect(one: PlannedEffect, event: Event, route: Route) -> None:
+    assert (one.provider, one.kind, one.priority) == (route.provider, route.kind, route.priority)
+    assert one.due_at == event.scheduled_at
+    assert one.expires_at == (None if route.max_age is None else one.due_at + route.max_age)
+    assert (one.once_key is None) == (route.once is None)
+    within = route.once.within if route.once else None
+    assert one.once_until == (None if within is None else one.due_at + within)
+    assert (one.template is not None) == (one.kind is EffectKind.EMAIL)
+    assert (one.ordering_key is not None) == (one.kind is EffectKind.CONTACT)
+    if one.kind is not EffectKind.POST:
+        assert "secret" not in one.variables, "a person's data goes no further than needed"
+
+
+@few
+@given(events(), files(), st.integers(0, 3), crowds())
+def test_a_plan_is_stable_whole_and_without_doubles(
+    event: Event, rules: Rules, epoch: int, crowd: list[Member]
+) -> None:
+    check(plan.effects, event, rules, epoch, crowd)
+
+
+@few
+@given(events(Origin.HISTORY), files(), crowds())
+def test_history_plans_nothing_and_asks_for_no_audience(
+    event: Event, rules: Rules, crowd: list[Member]
+) -> None:
+    assert list(plan.effects(event, rules, 0, crowd)) == []
+    assert not plan.needs_audience(event)
+
+
+@few
+@given(events(Origin.LIVE), files(), crowds())
+def test_every_effect_of_a_plan_weighs_in_its_digest(
+    event: Event, rules: Rules, crowd: list[Member]
+) -> None:
+    lines = [one.line() for one in plan.effects(event, rules, 0, crowd)]
+    whole = digest.running(lines)
+    for place in range(len(lines)):
+        assert digest.running(lines[:place] + lines[place + 1 :]) != whole
+
+
+@few
+@given(events(Origin.LIVE), files(), st.integers(0, 3))
+def test_two_events_of_a_person_share_a_key_of_once_and_other_people_do_not(
+    event: Event, rules: Rules, epoch: int
+) -> None:
+    if event.type is not EventType.LEAD_CAPTURE:
+        return
+
+    def keys(of: Event, in_epoch: int = epoch) -> list[str | None]:
+        return [one.once_key for one in plan.effects(of, rules, in_epoch, [])]
+
+    assert keys(replace(event, id=UUID(int=1), seq=event.seq + 1)) == keys(event)
+    spoken = {key for key in keys(event) if key}
+    assert len(spoken) == sum(key is not None for key in keys(event)), "steps do not share one"
+    assert spoken.isdisjoint(keys(replace(event, recipient_id=UUID(int=1))))
+    assert spoken.isdisjoint(keys(event, epoch + 1)), "a new epoch may reach them again"
+
+
+def _campaign_event(payload: dict[str, Any]) -> Event:
+    return Event(
+        id=UUID(int=7),
+        seq=1,
+        type=EventType.CAMPAIGN_TRIGGER,
+        payload=payload,
+        source="web",
+        origin=Origin.LIVE,
+        scheduled_at=NOW,
+        recipient_id=None,
+    )
+
+
+MAIL = Route(step="a", provider="one", kind=EffectKind.EMAIL, priority=Priority.BULK)
+RULES = Rules(
+    digest="c" * 64,
+    routes={type: (MAIL, replace(MAIL, step="b")) for type in EventType},
+    campaigns={"news": Campaign(audience=Audience(), template=NEWS)},
+)
+CROWD = [
+    Member(recipient_id=UUID(int=n), seq=n, sources=frozenset(), attributes={"secret": "s"})
+    for n in (1, 2)
+]
+
+
+def test_a_campaign_that_the_file_does_not_have_cannot_be_planned() -> None:
+    with pytest.raises(Unplannable, match=r"payload\.campaign: no campaign 'old'; .*: news"):
+        list(plan.effects(_campaign_event({"campaign": "old"}), RULES, 0, CROWD))
+
+
+def _without_the_person(
+    event: Event, rules: Rules, epoch: int, crowd: Iterable[Member]
+) -> Iterator[PlannedEffect]:
+    for one in plan.effects(event, rules, epoch, crowd):
+        yield replace(one, id=UUID(int=event.id.int ^ ord(one.step) ^ epoch << 64))
+
+
+def _without_the_epoch(
+    event: Event, rules: Rules, _: int, crowd: Iterable[Member]
+) -> Iterable[PlannedEffect]:
+    return plan.effects(event, rules, 0, crowd)
+
+
+def _by_chance(event: Event, rules: Rules, epoch: int, crowd: Iterable[Member]) -> Any:
+    return sorted(plan.effects(event, rules, epoch, crowd), key=lambda one: one.id)
+
+
+def _first_step_only(event: Event, rules: Rules, epoch: int, crowd: Iterable[Member]) -> Any:
+    return [one for one in plan.effects(event, rules, epoch, crowd) if one.step == "a"]
+
+
+def _everything_it_knows(
+    event: Event, rules: Rules, epoch: int, crowd: Iterable[Member]
+) -> Iterator[PlannedEffect]:
+    for one in plan.effects(event, rules, epoch, crowd):
+        yield replace(one, variables={"secret": "s"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [_without_the_person, _without_the_epoch, _by_chance, _first_step_only, _everything_it_knows],
+)
+def test_a_planning_that_is_wrong_would_be_found_out(wrong: Planning) -> None:
+    event = _campaign_event({"campaign": "news"})
+    check(plan.effects, event, RULES, 0, CROWD)
+    with pytest.raises(AssertionError):
+        check(wrong, event, RULES, 0, CROWD)
