@@ -15,7 +15,7 @@ from marketing_pipeline.cli.redaction import Redaction
 from marketing_pipeline.event_log.story import Entry, EventStory, Standing, Story
 
 WIDE = 160  # characters a line where nobody's terminal sets another width
-_BULKY = ("request_sha256", "claim_id", "config_digest", "digest", "fingerprint")
+_BULKY = ("config_digest", "digest", "fingerprint", "template")  # told whole to programs
 
 
 def document(story: Story, asked: str, now: datetime) -> dict[str, Any]:
@@ -91,11 +91,12 @@ def _tree(event: Mapping[str, Any]) -> Tree:
         tree.add(Text(f"caused by {', '.join(event['causes'])}"))
     if event["caused"]:
         tree.add(Text(f"led to {', '.join(event['caused'])}"))
-    names = {one["id"]: f"{one['step']} ({one['provider']})" for one in event["effects"]}
+    names = {one["id"]: f"{one['step']} {one['id'][:8]}" for one in event["effects"]}
     for entry in event["entries"]:
         tree.add(_line(entry, names.get(entry["effect_id"])))
     for one in event["effects"]:
-        branch = tree.add(Text(f"{names[one['id']]} {one['id']}: {one['state']}", style="bold"))
+        name = f"{one['step']} ({one['provider']}) {one['id']}: {one['state']}"
+        branch = tree.add(Text(name, style="bold"))
         if one["last_error"]:
             branch.add(Text(f"because {one['last_error']}"))
         branch.add(Text(f"next: {one['next']}"))

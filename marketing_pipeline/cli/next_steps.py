@@ -42,9 +42,9 @@ def of_event(one: EventStory, now: datetime) -> str:
     if one.status == "PENDING":
         return "waits for its plan: the next delivery run makes it"
     if unfinished:
-        return f"waits for {unfinished:,} open effects"
+        return f"waits for its open effects: {unfinished:,}"
     if undecided:
-        return f"waits for a person to decide about {undecided:,} effects"
+        return f"waits for a person to decide about its unknown effects: {undecided:,}"
     if one.status == "FAILED" and not one.states:
         return "nothing, unless the daily job finds that it can be planned now"
     return "nothing" if one.status != "PROCESSING" else "the next delivery run completes it"

@@ -82,7 +82,7 @@ def show_one(console: Console, one: Mapping[str, Any]) -> None:
     console.print(Text(title, style="bold"), soft_wrap=True)
     for name, value in lines:
         if value is not None:
-            console.print(Text(f"  {name:<12}{value}"), soft_wrap=True)
+            console.print(Text(f"  {name:<13}{value}"), soft_wrap=True)
 
 
 def describe(one: Undecided) -> dict[str, Any]:

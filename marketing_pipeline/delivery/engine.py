@@ -120,7 +120,9 @@ class Engine:
                 for lane in self.lanes:
                     lane.wake.set()
                 continue
-            if self._planning_idle_since is None:
+            if done.waiting:
+                self._planning_idle_since = None
+            elif self._planning_idle_since is None:
                 self._planning_idle_since = time.monotonic()
             await rest(self._due, LOOK)
 

@@ -34,6 +34,7 @@ class Planned:
     failed: int
     days: frozenset[date]
     unwritten: bool  # some plan has more effects than its first chunk: `write_unfinished`
+    waiting: bool  # a campaign is due, and a writer of the log stays open
 
 
 async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
@@ -50,11 +51,13 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
     An event whose planning raises fails alone. One that has a plan already, because somebody set
     it PENDING by hand, keeps that plan. A campaign waits while a writer of the log stays open.
     """
-    cut = await _cut(conn, now)
+    campaign = await planning.campaign_due(conn, now)
+    cut = await _cut(conn, now) if campaign else None
+    waiting = campaign and cut is None
     async with conn.transaction():
         due = await planning.due_events(conn, now, cut, BATCH)
         if not due:
-            return Planned(events=0, failed=0, days=frozenset(), unwritten=False)
+            return Planned(events=0, failed=0, days=frozenset(), unwritten=False, waiting=waiting)
         again = [one.event.id for one in due if one.planned]
         fresh = [one.event for one in due if not one.planned]
         facts = await _facts(conn, fresh, cut)
@@ -71,6 +74,7 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
         failed=len(failed),
         days=days,
         unwritten=any(one.inserted < one.count for one in plans),
+        waiting=waiting,
     )
 
 
@@ -119,8 +123,6 @@ async def finish(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -
 
 
 async def _cut(conn: AsyncConnection, now: datetime) -> Cut | None:
-    if not await planning.campaign_due(conn, now):
-        return None
     try:
         return await planning.take_cut(conn, now, PATIENCE)
     except planning.CutTimeout as error:

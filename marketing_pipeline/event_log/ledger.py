@@ -228,6 +228,7 @@ async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime)
     event's last two effects each see the other's still open until both have committed.
     """
     await conn.execute(_SQL["lock events"], {"ids": list(events)})
+    await conn.execute(_SQL["mark moved"], {"ids": list(events)})
     return (await conn.execute(_SQL["complete"], {"ids": list(events), "now": now})).rowcount
 
 

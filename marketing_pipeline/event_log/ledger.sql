@@ -178,6 +178,15 @@ update marketing_events m set
 from ended where m.id = ended.id
 returning m.id
 
+-- mark moved --
+-- Days whose versions are to be taken again, though they may have been observed at their end.
+with concerned as (
+    select day from observed_days
+    where not moved and day in (select day from marketing_events where id = any(%(ids)s))
+    order by day for update
+)
+update observed_days o set moved = true from concerned c where o.day = c.day
+
 -- stranded --
 -- Events under way that nothing is open for: their settler died before it could tell.
 select id from marketing_events m

@@ -155,20 +155,33 @@ async def insert_effects(
 
 
 async def _take_once(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> set[UUID]:
-    """Take the keys of `once`; the effects that did not get theirs."""
-    if not effects:
-        return set()
-    ids = [effect.id for effect in effects]
+    """Take the keys of `once`; the effects that did not get theirs.
+
+    Where several want one key they ask one after the other, by when they are due: the span of
+    the first may be over before the next.
+    """
+    waiting = sorted(effects, key=lambda effect: (effect.due_at, effect.id))
+    refused: set[UUID] = set()
+    while waiting:
+        first = {effect.once_key: effect for effect in reversed(waiting)}
+        ids = {effect.id for effect in first.values()}
+        refused |= ids - await _takers(conn, list(first.values()))
+        waiting = [effect for effect in waiting if effect.id not in ids]
+    return refused
+
+
+async def _takers(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> set[UUID]:
+    """Those that hold their key now; no two of them want the same."""
     values = {
         "keys": [effect.once_key for effect in effects],
-        "effect_ids": ids,
+        "effect_ids": [effect.id for effect in effects],
         "since": [effect.due_at for effect in effects],
         "until": [effect.once_until or _FOR_EVER for effect in effects],
     }
     await conn.execute(_SQL["lock once"], values)
     await conn.execute(_SQL["take once"], values)
     rows = await (await conn.execute(_SQL["once takers"], values)).fetchall()
-    return set(ids) - {row[0] for row in rows}
+    return {row[0] for row in rows}
 
 
 async def mark_planned(conn: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:

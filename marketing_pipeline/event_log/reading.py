@@ -145,6 +145,8 @@ async def observe_changed(conn: AsyncConnection) -> dict[date, str]:
     """The days that have changed since the last call of this, marked as told."""
     now = datetime.now(UTC)
     async with conn.transaction():
+        await conn.execute(_SQL["take moved"])
+    async with conn.transaction():
         versions = await changed_days(conn, now.date())
         await mark_observed(conn, versions, now)
     return versions

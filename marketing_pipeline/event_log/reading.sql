@@ -83,6 +83,11 @@ where d.day <= %(today)s
        or d.day in (select day from unfinished))
 order by d.day
 
+-- take moved --
+-- Days on which something ended since they were observed are suspect from now on. It commits before
+-- they are read: nobody who completes an event waits for a reader, and what ends later moves them again.
+update observed_days set moved = false, data_version = 'moved' where moved
+
 -- mark observed --
 -- Remembers what was reported of these days.
 insert into observed_days (day, data_version, observed_at)

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from marketing_pipeline.delivery import claiming, run, settling
-from marketing_pipeline.delivery.lane import Lane, LastCheck
+from marketing_pipeline.delivery import calling, claiming, run, settling
+from marketing_pipeline.delivery.calling import LastCheck
+from marketing_pipeline.delivery.claiming import Call, Claim
+from marketing_pipeline.delivery.gate import Grant
+from marketing_pipeline.delivery.lane import Lane
 from marketing_pipeline.domain.decide import Settle
 from marketing_pipeline.domain.outcome import Accepted
 from marketing_pipeline.providers.transport import AnswerLost, NotWritten, Transport
@@ -17,13 +20,12 @@ from marketing_pipeline_tests.chaos import recipe
 def records_the_attempt_after_the_call() -> None:
     """The claim and its attempts are committed only when the calls have been made."""
 
-    async def start(self: Lane, grant: Any, asked: float) -> None:
+    async def start(self: Lane, grant: Grant, asked: float) -> None:
         began = time.monotonic()
         async with self.pool.connection() as conn, conn.transaction():
             claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
             for one in claim.calls:
-                await self._serve(one, claim, began, asked)
-        await self.gate.give_back(grant, grant.calls - len(claim.calls))
+                await self._serve(one, claim, grant, began, asked)
 
     _replace(Lane, "_start", start)
 
@@ -45,7 +47,10 @@ def believes_that_a_lost_answer_was_never_asked_for() -> None:
 def settles_before_the_call() -> None:
     """A checkpoint that is advanced when work is fetched: whoever dies then has lost it."""
 
-    async def serve(self: Lane, call: Any, claim: Any, began: float, asked: float) -> None:
+    async def serve(
+        self: Lane, call: Call, claim: Claim, grant: Grant, began: float, asked: float
+    ) -> None:
+        assert claim.now is not None
         self.settler.put(
             settling.settlement(
                 call,
@@ -58,7 +63,8 @@ def settles_before_the_call() -> None:
         )
         await self.settler.drained()
         check = LastCheck(grant_until=asked + 60, claim_until=began + 60)
-        await self._exchange(call, claim.now, check)
+        made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
+        self.gate.note(grant, made.health, made.observed)
 
     _replace(Lane, "_serve", serve)
 

@@ -122,7 +122,7 @@ def _judge(one: Installation, sender: Sender, tally: Tally) -> None:
 def _astray(conn: psycopg.Connection, sender: Sender) -> list[str]:
     """Events that were acknowledged and are not in the log, or the other way about."""
     rows = conn.execute("select idempotency_key, id::text from marketing_events").fetchall()
-    logged = dict(rows)
+    logged: dict[str, str] = dict(rows)
     return [
         f"event {key}: acknowledged as {sender.acknowledged.get(key)}, logged as {logged.get(key)}"
         for key in sorted(sender.acknowledged.keys() | logged.keys())

@@ -157,7 +157,9 @@ async def test_a_look_up_that_fails_in_any_way_says_nothing(transport: Transport
             request = httpx.Request("GET", f"{url}/v3/mg.shop.example/events")
             asked = await http.look_up(transport, MAILGUN, request, effect_id=EFFECT, now=NOW)
         assert isinstance(asked.finding, Inconclusive), answer
-    asked = await http.look_up(transport, MAILGUN, request, effect_id=EFFECT, now=NOW)  # nobody is there
+    asked = await http.look_up(
+        transport, MAILGUN, request, effect_id=EFFECT, now=NOW
+    )  # nobody is there
     assert isinstance(asked.finding, Inconclusive)
     async with Origin(reply(200)) as url:
         stumbling = httpx.Request("GET", url)

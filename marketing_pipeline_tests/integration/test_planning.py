@@ -170,7 +170,6 @@ WRITERS = [
         draw_a_number,
         write_under_the_number,
         id="number",
-        marks=pytest.mark.xfail(strict=True, reason="`writers` does not look at fact_seq"),
     ),
 ]
 
@@ -472,10 +471,7 @@ def test_once_keeps_a_second_mail_from_a_person(
     assert {key for key, status in ends.items() if status == "COMPLETED"} == refused
 
 
-LAPSED = pytest.mark.xfail(strict=True, reason="of one round only the first of a key can take it")
-
-
-@pytest.mark.parametrize("together", [False, pytest.param(True, marks=LAPSED)])
+@pytest.mark.parametrize("together", [False, True])
 def test_after_the_span_of_once_a_person_is_reached_again(shared: str, together: bool) -> None:
     first, again = lead("1", at=NOW - 2 * MONTH), lead("2", at=NOW - MONTH)
     in_turn = [[first, again]] if together else [[first], [again]]

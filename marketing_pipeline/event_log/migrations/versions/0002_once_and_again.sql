@@ -26,6 +26,9 @@ create index effects_recipient on effects (recipient_id) where recipient_id is n
 create index effects_reference on effects (provider_ref) where provider_ref is not null;
 create index marketing_events_failed on marketing_events (updated_at) where status = 'FAILED';
 
+-- A day at its end is not read again unless something moves on it: a redrive, a late Accepted.
+alter table observed_days add column moved boolean not null default false;
+
 -- `once: recipient` and `once: recipient/30d`: who has it, and until when nobody else may.
 create table once_taken (
     key text primary key,                 -- the last word on "once" beyond one event
