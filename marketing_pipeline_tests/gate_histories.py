@@ -66,7 +66,7 @@ class Script:
 
     def run(self, now: int, verb: str, number: int, *rest: object) -> list[Any]:
         self.valkey.set(f"{self.key}:clock", now)
-        args = [verb, number, self.shape, self.rules, *rest]
+        args: list[Any] = [verb, number, self.shape, self.rules, *rest]
         found = self.script(keys=[self.key, f"{self.key}:left"], args=args)
         assert isinstance(found, list)
         return found

@@ -18,8 +18,12 @@ audiences:
 campaigns:
   news: {audience: newcomers, template: news}
 """
-# The limit is far away: these trials are about what is done twice, and the gate takes its turn.
-_USUAL = "limits: [{calls: 200, per: 1s}], call_timeout: 400ms, connections: 4"
+# Limit and breaker are far away: these trials are about what is done twice. The gate remembers
+# the calls of many trials, and of those that are cut off it would make a provider in trouble.
+_USUAL = (
+    "limits: [{calls: 200, per: 1s}], call_timeout: 400ms, connections: 4, "
+    "breaker: {error_share: 0.9, open_for: 200ms}"
+)
 _SITE = f"""  site_{{suffix}}:
     {{adapter: webhook, url: "https://www.example.com/hook", settle_delay: 200ms, {_USUAL}}}"""
 
@@ -68,4 +72,12 @@ SEARCHED = Batch(  # Mailgun's search, which sees a mail half a second late
     events=lambda: [pipeline.lead(1), pipeline.campaign("news", "c1")],
     effects=2,
 )
-ALL = (KEYED, SEARCHED)
+CHUNKED = Batch(  # a campaign whose plan takes more than one transaction
+    name="chunked",
+    file=_SEARCHED,
+    events=lambda: [pipeline.lead(1), pipeline.lead(2), pipeline.campaign("news", "c1")],
+    effects=4,
+    variation="writes plans in small chunks",
+    about=("chunk", "Writes planned effects", "Plans whose effects", "Derives the status"),
+)
+ALL = (KEYED, SEARCHED, CHUNKED)

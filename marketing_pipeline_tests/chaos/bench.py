@@ -40,6 +40,8 @@ class Batch:
     file: str  # the operator's file; {suffix} stands for the bench's own
     events: Callable[[], Sequence[NewEvent]]
     effects: int  # what these events come to
+    variation: str | None = None  # of faulty.VARIATIONS: how the engine differs from what it is
+    about: tuple[str, ...] = ()  # words of the messages that are struck at; none: all of them
 
 
 @dataclass(slots=True)
@@ -163,10 +165,10 @@ class Bench:
             "MARKETING_SANDBOX_URL": f"http://127.0.0.1:{self.ports['provider']}",
         }
 
-    def start(self, environment: dict[str, str], fault: str | None = None) -> Engine:
+    def start(self, environment: dict[str, str], variation: str | None = None) -> Engine:
         log = self.home / "engine.log"
         process = _FORKS.Process(
-            target=engine_child.forked, args=(environment, str(log), fault), daemon=True
+            target=engine_child.forked, args=(environment, str(log), variation), daemon=True
         )
         process.start()
         return Engine(process=process, log=log)

@@ -60,6 +60,7 @@ def every(
         Strike(batch, Fault(message=name, occurrence=nth, action=action, side=side))
         for batch in some
         for name, nth in boundaries(own, batch)
+        if not batch.about or any(word in name for word in batch.about)
         for action, side in strikes
     ]
 

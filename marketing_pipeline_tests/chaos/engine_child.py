@@ -20,10 +20,10 @@ from marketing_pipeline_tests.chaos import faulty
 LINGER = timedelta(seconds=60)  # whoever started it says when it is enough
 
 
-def run(environment: Mapping[str, str], fault: str | None = None) -> Report:
-    """Deliver until SIGTERM, by the environment's settings; `fault` names one of faulty.FAULTS."""
-    if fault is not None:
-        faulty.FAULTS[fault]()
+def run(environment: Mapping[str, str], variation: str | None = None) -> Report:
+    """Deliver until SIGTERM, by the environment; variation: one of faulty.VARIATIONS."""
+    if variation is not None:
+        faulty.VARIATIONS[variation]()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     used = settings.read(environment)
@@ -39,13 +39,13 @@ def run(environment: Mapping[str, str], fault: str | None = None) -> Report:
     )
 
 
-def forked(environment: Mapping[str, str], log: str, fault: str | None) -> None:
+def forked(environment: Mapping[str, str], log: str, variation: str | None) -> None:
     """`run`, with what it says in a file of its own."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
     telemetry.configure_logging()
-    run(environment, fault)
+    run(environment, variation)
 
 
 if __name__ == "__main__":

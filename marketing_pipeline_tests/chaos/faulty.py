@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from marketing_pipeline.delivery import calling, claiming, run, settling
+from marketing_pipeline.delivery import calling, claiming, planner, run, settling
 from marketing_pipeline.delivery.calling import LastCheck
 from marketing_pipeline.delivery.claiming import Call, Claim
 from marketing_pipeline.delivery.gate import Grant
@@ -74,13 +74,19 @@ def follows_the_usual_recipe() -> None:
     _replace(run, "deliver", recipe.deliver)
 
 
-FAULTS: Mapping[str, Callable[[], None]] = {
+def writes_plans_in_small_chunks() -> None:
+    """No fault: a plan of thousands, in miniature, so that a strike can come between its chunks."""
+    _replace(planner, "CHUNK", 1)
+
+
+VARIATIONS: Mapping[str, Callable[[], None]] = {
     one.__name__.replace("_", " "): one
     for one in (
         records_the_attempt_after_the_call,
         believes_that_a_lost_answer_was_never_asked_for,
         settles_before_the_call,
         follows_the_usual_recipe,
+        writes_plans_in_small_chunks,
     )
 }
 

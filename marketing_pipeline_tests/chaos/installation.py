@@ -25,7 +25,7 @@ from marketing_pipeline_tests import ingest_service, pipeline
 from marketing_pipeline_tests.chaos.bench import wait_for
 
 SOURCE = "demo"
-WORKER, CODE_SERVER = "execute_run", "grpc"  # by which Dagster's processes are told apart
+WORKER, CODE_SERVER = "spawn_main", "dagster api grpc"  # in the command lines of Dagster's children
 COLD = 60.0  # seconds within which everything has started, on a small and busy machine
 _PAUSE = 0.3  # seconds before the init starts what has died
 

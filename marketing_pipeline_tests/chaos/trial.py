@@ -45,14 +45,14 @@ def run(
 ) -> Outcome:
     """Strike the engine once, let it or another one recover, and judge.
 
-    flaw: one of faulty.FAULTS, for a control. before: what to change about the providers.
+    flaw: one of faulty.VARIATIONS, for a control. before: what to change about the providers.
     meanwhile: what happens while no engine lives.
     """
     database, environment = _ready(bench, batch, fault)
     before()
     with psycopg.connect(database, autocommit=True) as conn:
         ends = time.monotonic() + PATIENCE
-        engine = bench.start(environment, flaw)
+        engine = bench.start(environment, flaw or batch.variation)
         bench.interceptor.aim(engine.pid)
         _until_settled(conn, engine, ends)
         stuck = engine.stop()
@@ -61,7 +61,7 @@ def run(
         crash = engine.crash()
         if engine.killed or crash or not judge.standing(conn).settled:
             meanwhile()
-            stuck = _recover(bench, conn, environment, ends, flaw) or stuck
+            stuck = _recover(bench, conn, environment, ends, flaw or batch.variation) or stuck
         bench.interceptor.arrived()
         _complete(conn)
         verdict = judge.judge(conn, bench.acts(), batch.effects)
@@ -73,10 +73,10 @@ def freeze(bench: Bench, batch: Batch, fault: Fault) -> Outcome:
     database, environment = _ready(bench, batch, fault)
     with psycopg.connect(database, autocommit=True) as conn:
         ends = time.monotonic() + PATIENCE
-        frozen = bench.start(environment)
+        frozen = bench.start(environment, batch.variation)
         bench.interceptor.aim(frozen.pid)
         struck = bench.interceptor.struck.wait(STRIKE)
-        other = bench.start(environment)
+        other = bench.start(environment, batch.variation)
         time.sleep(FROZEN)
         frozen.signal(signal.SIGCONT)
         _until_settled(conn, other, ends)

@@ -17,6 +17,9 @@ from dagster import (
     AssetObservation,
     AssetSelection,
     DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    Definitions,
     RunRequest,
     SkipReason,
     build_sensor_context,
@@ -253,6 +256,18 @@ def test_work_under_way_and_what_could_not_be_planned_pass_the_gate(
     assert checked(finished).passed
 
 
+def begun(instance: DagsterInstance, page: Definitions, day: str) -> DagsterRun:
+    """A real record of a run that is to materialize the views of a day."""
+    views = {AssetKey("leads"), AssetKey("campaign_performance")}
+    whole = page.get_repository_def().get_implicit_global_asset_job_def()
+    return instance.create_run_for_job(
+        whole.get_subset(asset_selection=views),
+        tags={"dagster/partition": day},
+        asset_selection=frozenset(views),
+        status=DagsterRunStatus.STARTED,
+    )
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_view_is_made_again_for_each_day_that_changed_and_for_no_other() -> None:
     page = importlib.import_module("marketing_pipeline.definitions").defs
@@ -287,6 +302,14 @@ def test_a_view_is_made_again_for_each_day_that_changed_and_for_no_other() -> No
         assert requested() == set(), "the same version is no change, nor is a report"
         observe("2026-02-01", "c")
         assert requested() == {"2026-02-01"}
+        observe("2026-02-01", "d")
+        assert requested() == {"2026-02-01"}, "a change right after a request is another one"
+        assert requested() == set()
+        under_way = begun(instance, page, "2026-02-01")
+        observe("2026-02-01", "e")
+        assert requested() == set(), "a run is about to read the day"
+        instance.report_run_failed(under_way)
+        assert requested() == {"2026-02-01"}, "it may have read before the change"
 
 
 def test_views_tell_their_counts_and_never_an_address(
