@@ -59,7 +59,8 @@ def main() -> None:
     with installation.installation(linger="60s") as own:
         own.start_sandbox()
         for death in DEATHS:
-            well, dead = [], []
+            well: list[float] = []
+            dead: list[float] = []
             for pair in track(range(arguments.pairs), death):
                 for how in (None, death) if pair % 2 else (death, None):
                     p95 = _p95(own, how, arguments.seconds, arguments.per_second)
@@ -100,7 +101,7 @@ def _p95(own: Installation, death: str | None, seconds: float, per_second: int) 
     servers = locate(settings.read(own.env))
     _heal(own, servers.redis_url)
     if death is not None and (fault := DEATHS[death]) is not None:
-        _set_faults(own, [{"provider": "webhook", "share": 1.0, "times": None, **fault}])
+        _set_faults(own, [{"provider": "webhook", "share": 1.0, **fault}])
     assembly = assemble(settings.read(own.env))
     if death == "refusing":
         assembly = _unreachable(assembly)

@@ -57,7 +57,7 @@ LOOKUPS: dict[str, Lookup] = {
     "ledger.next_due": lambda conn: ledger.next_due(conn, PROVIDER),
     "ledger.sweep": lambda conn: ledger.sweep(conn, PROVIDER, timedelta(seconds=1)),
     "planning.due_events": _due_events,
-    "reading.due_work": reading.due_work,
+    "reading.due_work": lambda conn: reading.due_work(conn, [PROVIDER]),
 }
 
 

@@ -44,7 +44,7 @@ def refuse_other_transitions(conn: psycopg.Connection) -> None:
                 return new;
             end $$;
             create trigger drawn_transitions before update of state on effects
-                for each row execute function refuse_other_transitions()"""  # noqa: S608
+                for each row execute function refuse_other_transitions()"""
     )
 
 

@@ -1,38 +1,35 @@
 """The command line: starts, checks and looks at an installation."""
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import psycopg
+import redis
 import sqlalchemy.exc
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from marketing_pipeline import embedded, settings
+from marketing_pipeline import embedded
 from marketing_pipeline.campaigns.document import ConfigError
-from marketing_pipeline.cli import exclusion, server_checks
+from marketing_pipeline.cli import asking, exclusion, keys, server_checks
+from marketing_pipeline.cli.asking import AsJson
 from marketing_pipeline.domain.event import InvalidEvent
-from marketing_pipeline.event_log import finding, intake, resolving, schema, status
+from marketing_pipeline.event_log import finding, resolving, schema, status
 from marketing_pipeline.event_log.installation import StillAtWork
 from marketing_pipeline.event_log.location import SchemaError, locate
 from marketing_pipeline.event_log.resolving import CannotResolve
 from marketing_pipeline.event_log.story import NoStory
-from marketing_pipeline.settings import Settings, SettingsError
+from marketing_pipeline.settings import SettingsError
 
-T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-keys = typer.Typer(no_args_is_help=True, help="Ingest keys, one or more for each source.")
-app.add_typer(keys, name="keys")
+app.add_typer(keys.app, name="keys")
 console = Console()
-AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
 def main() -> None:
@@ -51,6 +48,8 @@ def main() -> None:
         StillAtWork,
     ) as error:
         _refuse(str(error))
+    except redis.RedisError as error:
+        _refuse(f"Valkey: {error}; start the server, or unset MARKETING_REDIS_URL")
     except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
         _refuse(f"{server_checks.reason(error)}; {server_checks.START_IT}")
 
@@ -60,19 +59,6 @@ def _refuse(message: str) -> None:
     sys.exit(2)
 
 
-def _settings() -> Settings:
-    return settings.read(os.environ)
-
-
-def _ask(question: Callable[[psycopg.AsyncConnection], Coroutine[None, None, T]]) -> T:
-    async def asked() -> T:
-        url = locate(_settings()).database_url
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
-            return await question(conn)
-
-    return asyncio.run(asked())
-
-
 @app.command()
 def up(
     sandbox: Annotated[bool, typer.Option(help="call a sandbox, and nobody else")] = False,
@@ -80,7 +66,7 @@ def up(
     """Start ingest, Dagster's UI and its daemon, and stop them together."""
     from marketing_pipeline.cli import processes
 
-    processes.up(_settings(), sandbox=sandbox)
+    processes.up(asking.used(), sandbox=sandbox)
 
 
 @app.command()
@@ -91,7 +77,7 @@ def demo(
     """Send 2,000 events through everything and compare the log with the sandbox's own record."""
     from marketing_pipeline.cli import demonstration
 
-    sys.exit(demonstration.run(_settings(), once=once, json_file=json_file))
+    sys.exit(demonstration.run(asking.used(), once=once, json_file=json_file))
 
 
 @app.command()
@@ -99,7 +85,7 @@ def ingest(host: str | None = None, port: int | None = None) -> None:
     """Take events over HTTP."""
     from marketing_pipeline.ingest.serve import serve
 
-    used = _settings()
+    used = asking.used()
     serve(used, locate(used).database_url, host=host, port=port)
 
 
@@ -115,7 +101,7 @@ def sandbox(port: int = 8026, record: Path = Path(".marketing/sandbox.sqlite")) 
 @app.command()
 def migrate() -> None:
     """Bring the database to the present schema."""
-    used = _settings()
+    used = asking.used()
     with console.status("migrating"):
         url = used.database_url or embedded.attach(used.state_dir).database_url
         revision = schema.migrate(url)
@@ -141,7 +127,7 @@ def doctor(as_json: AsJson = False) -> None:
 @app.command(name="status")
 def show_status(as_json: AsJson = False) -> None:
     """How many events and effects stand where."""
-    now = _ask(status.read)
+    now = asking.ask(status.read)
     if as_json:
         print(json.dumps(asdict(now), default=str))
         return
@@ -164,8 +150,8 @@ def unknown(
     """What may have been done and only you can say: where to look, and how to settle it."""
     from marketing_pipeline.cli import undecided
 
-    found = _ask(lambda conn: resolving.undecided(conn, limit))
-    told = undecided.document(found, _ask(resolving.waiting))
+    found = asking.ask(lambda conn: resolving.undecided(conn, limit))
+    told = undecided.document(found, asking.ask(resolving.waiting))
     if as_json:
         print(json.dumps(told))
     else:
@@ -188,10 +174,10 @@ def resolve(
     decided = undecided.decision(sent=sent, resend=resend, why=why, who=who, reference=reference)
     effect_id = undecided.identified(effect)
     if not yes and sys.stdin.isatty():
-        for one in _ask(lambda conn: resolving.undecided(conn, 1, effect_id)):
+        for one in asking.ask(lambda conn: resolving.undecided(conn, 1, effect_id)):
             undecided.show_one(console, undecided.describe(one))
             typer.confirm(f"Settle it as `{decided.action}`?", abort=True)
-    done = _ask(lambda conn: resolving.resolve(conn, effect_id, decided))
+    done = asking.ask(lambda conn: resolving.resolve(conn, effect_id, decided))
     print(f"effect {effect_id} is {done.state}; its event {done.event_id} is {done.event_status}")
 
 
@@ -205,7 +191,7 @@ def explain(
     """The whole story of something in time order, and what happens next."""
     from marketing_pipeline.cli import explanation
 
-    story = _ask(lambda conn: finding.find(conn, what, source, limit))
+    story = asking.ask(lambda conn: finding.find(conn, what, source, limit))
     told = explanation.document(story, what, datetime.now(UTC))
     if as_json:
         print(json.dumps(told))
@@ -223,13 +209,13 @@ def adopt(
 
     if not yes:
         typer.confirm("Is it certain that nothing else sends for this log any more?", abort=True)
-    adoption.adopt(console, _settings(), why)
+    adoption.adopt(console, asking.used(), why)
 
 
 @app.command()
 def down() -> None:
     """Stop the embedded servers, unless somebody uses them."""
-    report = embedded.stop(_settings().state_dir)
+    report = embedded.stop(asking.used().state_dir)
     users = ", ".join(map(str, report.users)) or "unknown"
     if not report.was_running:
         console.print("nothing runs")
@@ -237,29 +223,3 @@ def down() -> None:
         console.print("PostgreSQL and Valkey have stopped")
     else:
         _refuse(f"PostgreSQL and Valkey are in use (processes {users}): end those first")
-
-
-@keys.command("create")
-def create_key(source: str, as_json: AsJson = False) -> None:
-    """Make a key for a source; it is shown this once."""
-    key = _ask(lambda conn: intake.create_key(conn, source, datetime.now(UTC)))
-    print(json.dumps({"source": source, "key": key}) if as_json else key)
-
-
-@keys.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """Which keys there are; never their secrets."""
-    found = _ask(intake.list_keys)
-    if as_json:
-        print(json.dumps([asdict(one) for one in found], default=str))
-        return
-    for one in found:
-        console.print(one, highlight=False)
-
-
-@keys.command("revoke")
-def revoke_key(key_id: str) -> None:
-    """End a key; ingest notices within ten seconds."""
-    if not _ask(lambda conn: intake.revoke_key(conn, key_id, datetime.now(UTC))):
-        print(f"keys: there is no active key {key_id!r}; see `keys list`", file=sys.stderr)
-        sys.exit(2)

@@ -50,19 +50,19 @@ def examine(used: Settings) -> list[Finding]:
 def _may_send(used: Settings, servers: embedded.Servers) -> list[Finding]:
     """Is this the log that sent, or one restored or copied from it?"""
 
-    async def asked() -> None:
+    async def asked() -> str | None:
         async with (
             await psycopg.AsyncConnection.connect(servers.database_url, autocommit=True) as conn,
             AsyncRedis.from_url(servers.redis_url, socket_timeout=_CONNECT) as client,
         ):
-            await high_water.open_mark(conn, marks(used), client)
+            return await high_water.refusal(conn, marks(used), client)
 
     try:
-        asyncio.run(asked())
-    except high_water.ReadOnly as error:
-        return [Finding(part="restored or copied log", passed=False, finding=str(error))]
-    except (psycopg.OperationalError, redis.RedisError):
+        refusal = asyncio.run(asked())
+    except psycopg.OperationalError:
         return []  # said already
+    if refusal:
+        return [Finding(part="high-water mark", passed=False, finding=refusal)]
     return [Finding(part="high-water mark", passed=True, finding="the log remembers all it sent")]
 
 

@@ -22,7 +22,7 @@ from marketing_pipeline.defs import reports
 from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
 from marketing_pipeline.delivery.run import Report
 from marketing_pipeline.delivery.run import deliver as deliver_all
-from marketing_pipeline.event_log import reading
+from marketing_pipeline.event_log import reading, story
 
 TAG = "marketing/delivery"
 WORD = timedelta(seconds=15)  # how often a run is heard of that is not beating
@@ -51,7 +51,8 @@ def deliver(
     with heard(context):
         for day in sorted(report.days):
             tally = event_log.ask(partial(reading.tally, day=day))
-            context.log_event(reports.materialization(tally))
+            troubles = event_log.ask(partial(story.troubles, day=day))
+            context.log_event(reports.materialization(tally, troubles))
         for day, version in event_log.ask(reading.observe_changed).items():
             context.log_event(reports.observation(day, version))
     return [day.isoformat() for day in sorted(report.days)]

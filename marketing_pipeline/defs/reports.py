@@ -48,13 +48,11 @@ def of_verification(found: Verification) -> dict[str, Value]:
     }
 
 
-def materialization(
-    tally: Tally, troubles: Sequence[Trouble] | None = None
-) -> AssetMaterialization:
-    """Without `troubles` nothing is said of them: whoever did not look cannot say "none"."""
-    told = {} if troubles is None else of_troubles(troubles)
+def materialization(tally: Tally, troubles: Sequence[Trouble]) -> AssetMaterialization:
+    """A day as the delivery run leaves it."""
+    told = {**of_day(tally), **of_troubles(troubles)}
     return AssetMaterialization(
-        asset_key=DELIVERIES, partition=tally.day.isoformat(), metadata={**of_day(tally), **told}
+        asset_key=DELIVERIES, partition=tally.day.isoformat(), metadata=told
     )
 
 

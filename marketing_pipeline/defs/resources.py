@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from dagster import ConfigurableResource
 from psycopg import AsyncConnection
+from redis.asyncio import Redis
 
 from marketing_pipeline import settings
-from marketing_pipeline.delivery import assembly
+from marketing_pipeline.delivery import assembly, high_water
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.embedded import Servers
 from marketing_pipeline.event_log.location import locate
@@ -49,6 +50,15 @@ class SharedRateLimit(ConfigurableResource[None]):
 
     def url(self) -> str:
         return _servers().redis_url
+
+    def refusal(self, event_log: EventLog, used: Assembly) -> str | None:
+        """Why nothing may be sent from this log: it was restored or copied; None where it may."""
+
+        async def asked(conn: AsyncConnection) -> str | None:
+            async with Redis.from_url(self.url(), socket_timeout=2) as redis:
+                return await high_water.refusal(conn, used.marks, redis)
+
+        return event_log.ask(asked)
 
 
 class Providers(ConfigurableResource[None]):

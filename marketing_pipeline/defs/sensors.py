@@ -16,7 +16,7 @@ from dagster import (
 
 from marketing_pipeline.defs import zombies
 from marketing_pipeline.defs.jobs import deliver_pending
-from marketing_pipeline.defs.resources import EventLog
+from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
 from marketing_pipeline.event_log import heartbeats, reading
 from marketing_pipeline.event_log.reading import DueWork
 
@@ -30,14 +30,19 @@ def is_due(work: DueWork, now: datetime) -> bool:
 
 
 @sensor(job=deliver_pending, minimum_interval_seconds=5, default_status=DefaultSensorStatus.RUNNING)
-def pending_events(event_log: EventLog) -> RunRequest | SkipReason:
+def pending_events(
+    event_log: EventLog, rate_limit: SharedRateLimit, providers: Providers
+) -> RunRequest | SkipReason:
     """Start a delivery run where something is due and none is awake or on its way.
 
     It keeps no cursor and no run key: the log and the heartbeats say all there is to know.
     """
-    work = event_log.ask(reading.due_work)
+    assembly = providers.assembly()
+    work = event_log.ask(partial(reading.due_work, providers=list(assembly.destinations)))
     if not is_due(work, datetime.now(UTC)):
         return SkipReason("nothing is due")
+    if refusal := rate_limit.refusal(event_log, assembly):
+        return SkipReason(refusal)
     if not event_log.ask(lambda conn: heartbeats.request(conn, STARTS_WITHIN)):
         return SkipReason("a delivery run is awake, or has been asked for")
     return RunRequest()

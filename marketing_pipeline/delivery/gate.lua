@@ -27,10 +27,16 @@ local SLOTS = 20  -- of a window, and of the breaker's share
 local TOLERANCE = 1000  -- ms by which two tellings of one reset differ: headers have whole seconds
 
 -- The state is read once and written once.
-local state, changed, gone = {}, {}, {}
+local state, counts, changed, gone = {}, {}, {}, {}  -- counts: of a prefix, by slot
 local fields = redis.call('HGETALL', KEYS[1])
 for at = 1, #fields, 2 do
-    state[fields[at]] = fields[at + 1]
+    local prefix, slot = string.match(fields[at], '^(%l%d*:)(%d+)$')
+    if prefix then
+        counts[prefix] = counts[prefix] or {}
+        counts[prefix][tonumber(slot)] = tonumber(fields[at + 1])
+    else
+        state[fields[at]] = fields[at + 1]
+    end
 end
 
 local function get(name)
@@ -74,34 +80,26 @@ local function width(span)
     return math.max(1, math.ceil(span / SLOTS))
 end
 
-local function add(name, calls)
-    set(name, get(name) + calls)
+local function add(prefix, slot, calls)
+    counts[prefix] = counts[prefix] or {}
+    counts[prefix][slot] = (counts[prefix][slot] or 0) + calls
+    changed[prefix .. slot], gone[prefix .. slot] = counts[prefix][slot], nil
 end
 
--- Counts by slot of all whose fields begin so, those before `oldest` forgotten.
+-- Counts of a prefix, the oldest first, and their sum; those before the slot `oldest` are forgotten.
 local function tally(prefix, oldest)
     local found, sum = {}, 0
-    for name, value in pairs(state) do
-        if string.sub(name, 1, #prefix) == prefix then
-            local slot, calls = tonumber(string.sub(name, #prefix + 1)), tonumber(value)
-            if slot < oldest then
-                table.insert(found, {slot, 0, name})
-            else
-                table.insert(found, {slot, calls})
-                sum = sum + calls
-            end
-        end
-    end
-    local kept = {}
-    for _, one in ipairs(found) do
-        if one[3] then
-            drop(one[3])
+    for slot, calls in pairs(counts[prefix] or {}) do
+        if slot < oldest then
+            counts[prefix][slot] = nil
+            changed[prefix .. slot], gone[prefix .. slot] = nil, true
         else
-            table.insert(kept, one)
+            table.insert(found, {slot, calls})
+            sum = sum + calls
         end
     end
-    table.sort(kept, function(a, b) return a[1] < b[1] end)
-    return kept, sum
+    table.sort(found, function(a, b) return a[1] < b[1] end)
+    return found, sum
 end
 
 local function counted(index)
@@ -111,7 +109,7 @@ end
 
 local function count(at, calls)
     for index, window in ipairs(windows) do
-        add('w' .. index .. ':' .. math.floor(at / width(window[2])), calls)
+        add('w' .. index .. ':', math.floor(at / width(window[2])), calls)
     end
 end
 
@@ -194,9 +192,9 @@ local function failed()
     end
     local slot = math.floor(now / width(rules.over))
     local oldest = math.floor((now - rules.over) / width(rules.over))
-    add('row', 1)
-    add('c:' .. slot, 1)
-    add('f:' .. slot, 1)
+    set('row', get('row') + 1)
+    add('c:', slot, 1)
+    add('f:', slot, 1)
     local _, calls = tally('c:', oldest)
     local _, failures = tally('f:', oldest)
     if get('row') >= rules.failures or (calls >= rules.at_least and failures > rules.share * calls) then
@@ -210,7 +208,7 @@ local function healthy()
         return
     end
     set('row', 0)
-    add('c:' .. math.floor(now / width(rules.over)), 1)
+    add('c:', math.floor(now / width(rules.over)), 1)
 end
 
 local function take(reports)
@@ -255,17 +253,16 @@ local sound = state['shape'] == ARGV[3] and state['server'] == server and not st
 if verb == 'rebuild' then
     if state['lost_at'] and get('lost_at') == number then
         local record = cjson.decode(ARGV[5])
-        for name in pairs(state) do
-            if name ~= 'paused_until' and name ~= 'held_until' and name ~= 'generation' then
-                gone[name] = true
+        local kept = {paused_until = true, held_until = true, generation = true}
+        for at = 1, #fields, 2 do
+            if not kept[fields[at]] then
+                state[fields[at]], gone[fields[at]] = nil, true
             end
         end
-        for name in pairs(gone) do
-            state[name] = nil
-        end
+        counts = {}
         for index, slots in ipairs(record) do
             for _, pair in ipairs(slots) do
-                set('w' .. index .. ':' .. pair[1], pair[2])
+                add('w' .. index .. ':', pair[1], pair[2])
             end
         end
         set('shape', ARGV[3])

@@ -35,7 +35,6 @@ class HighWater:
     """The mark of one log."""
 
     def __init__(self, folder: Path, redis: Redis, identity: UUID) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / str(identity)
         self._key = f"high_water:{identity}"
         self._redis = redis
@@ -74,6 +73,7 @@ class HighWater:
     def _raise_file(self, claims: int) -> None:
         """No fsync: it has to survive this process, and a machine that dies loses no more than the
         database's own answer to the commit before."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -96,6 +96,18 @@ async def open_mark(conn: AsyncConnection, folder: Path, redis: Redis) -> HighWa
     await _require_current(water, log)
     await water.reach(log.claims, after=-1)
     return water
+
+
+async def refusal(conn: AsyncConnection, folder: Path, redis: Redis) -> str | None:
+    """Why this log may not send, without touching a mark; None where it may, or Valkey is away."""
+    log = await installation.read(conn)
+    try:
+        await _require_current(HighWater(folder, redis, log.identity), log)
+    except ReadOnly as error:
+        return str(error)
+    except RedisError:  # a run would wait for it, and call nothing meanwhile
+        return None
+    return None
 
 
 async def adopt(conn: AsyncConnection, folder: Path, redis: Redis, why: str) -> Adoption:

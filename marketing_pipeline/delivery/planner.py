@@ -96,7 +96,8 @@ async def _write_out(
 ) -> int:
     """Write the rest of a plan's effects, chunk by chunk, from the cut that the plan fixed.
 
-    Stops when told to, and where another process is at the same work. Every chunk can be repeated harmlessly.
+    Stops when told to, and where another process is at the same work. Every chunk can be repeated
+    harmlessly.
     """
     async with conn.transaction():
         facts = await _facts(conn, [unfinished.event], unfinished.cut)

@@ -157,9 +157,10 @@ async def mark_observed(conn: AsyncConnection, versions: Mapping[date, str], now
     await conn.execute(_SQL["mark observed"], values)
 
 
-async def due_work(conn: AsyncConnection) -> DueWork:
+async def due_work(conn: AsyncConnection, providers: Sequence[str]) -> DueWork:
+    """What is due of these providers; no run can serve one that the file has no more."""
     async with conn.cursor(row_factory=class_row(DueWork)) as cursor:
-        await cursor.execute(_SQL["due work"], {"limit": _ENOUGH})
+        await cursor.execute(_SQL["due work"], {"limit": _ENOUGH, "providers": list(providers)})
         work = await cursor.fetchone()
         assert work is not None
         return work

@@ -98,7 +98,7 @@ on conflict (day) do update set data_version = excluded.data_version, observed_a
 -- What a delivery run would find to do now, each counted up to the limit; what is paused can wait.
 with open as (
     select e.state, e.due_at from effects e
-    where e.state in ('PLANNED', 'DOUBT')
+    where e.state in ('PLANNED', 'DOUBT') and e.provider = any(%(providers)s)
       and not exists (select from pauses p where p.provider = e.provider and p.until > clock_timestamp())
 )
 select
@@ -109,8 +109,9 @@ select
         and due_at <= clock_timestamp() limit %(limit)s) x) as effects,
     (select count(*)::int from (select from open where state = 'DOUBT'
         and due_at <= clock_timestamp() limit %(limit)s) x) as doubts,
-    (select count(*)::int from (select from effects where state = 'SENDING'
+    (select count(*)::int from (select from effects where state = 'SENDING' and provider = any(%(providers)s)
         and lease_until < clock_timestamp() limit %(limit)s) x) as expired,
     least((select min(scheduled_at) from marketing_events where status = 'PENDING'),
           (select min(due_at) from open),
-          (select min(lease_until) from effects where state = 'SENDING')) as earliest
+          (select min(lease_until) from effects where state = 'SENDING'
+           and provider = any(%(providers)s))) as earliest

@@ -125,8 +125,12 @@ def _recover(
     engine = bench.start(environment, flaw)
     wait_for(lambda: _beats(conn) > before or not engine.lives, ends - time.monotonic())
     time.sleep(GRACE)
-    wait_for(lambda: judge.standing(conn).settled or not engine.lives, ends - time.monotonic())
-    return engine.stop() or engine.crash()
+    settled = wait_for(
+        lambda: judge.standing(conn).settled or not engine.lives, ends - time.monotonic()
+    )
+    last = ", ".join(bench.interceptor.seen[-8:])
+    late = None if settled else f"not settled in {PATIENCE} s; last said: {last}; {engine.tail()}"
+    return engine.stop() or engine.crash() or late
 
 
 def _beats(conn: psycopg.Connection) -> int:

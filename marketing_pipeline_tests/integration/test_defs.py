@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import redis
 from dagster import (
     AssetCheckEvaluation,
     AssetChecksDefinition,
@@ -32,7 +33,7 @@ from marketing_pipeline import settings
 from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.assets import campaign_performance, deliveries, leads
 from marketing_pipeline.defs.checks import conservation, finished
-from marketing_pipeline.defs.resources import EventLog
+from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
 from marketing_pipeline.defs.sensors import is_due, pending_events
 from marketing_pipeline.delivery import planner
 from marketing_pipeline.delivery.assembly import assemble
@@ -67,8 +68,12 @@ def forget() -> None:
 
 def tick() -> RunRequest | SkipReason:
     with DagsterInstance.ephemeral() as instance:
-        context = build_sensor_context(instance=instance, resources={"event_log": EventLog()})
-        told = pending_events(context)
+        page = {
+            "event_log": EventLog(),
+            "rate_limit": SharedRateLimit(),
+            "providers": Providers(),
+        }
+        told = pending_events(build_sensor_context(instance=instance, resources=page))
     assert isinstance(told, RunRequest | SkipReason)
     return told
 
@@ -146,6 +151,38 @@ def test_an_event_of_tomorrow_wakes_nobody_today(
                values (gen_random_uuid(), 'k', 'CONTENT_PUBLISH', '{}', 'demo', repeat('0', 64),
                now() + interval '1 day', now(), now())"""
         )
+    assert tick() == SkipReason("nothing is due")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_log_that_was_restored_wakes_nobody_and_says_why(
+    database: str, valkey: redis.Redis
+) -> None:
+    record(database, [lead(1)])
+    with psycopg.connect(database) as conn:
+        row = conn.execute("select identity from installation").fetchone()
+        assert row is not None
+    valkey.set(f"high_water:{row[0]}", 7)
+    told = tick()
+    assert isinstance(told, SkipReason)
+    assert "it was restored from a backup" in str(told.skip_message)
+    valkey.delete(f"high_water:{row[0]}")
+    assert isinstance(tick(), RunRequest)
+
+
+def test_effects_of_a_provider_that_the_file_has_no_more_wake_nobody(
+    installed: settings.Settings, database: str
+) -> None:
+    record(database, [lead(1)])
+    assert isinstance(tick(), RunRequest)
+    run(installed)
+    with psycopg.connect(database) as conn:
+        conn.execute("set session_replication_role = replica")
+        conn.execute(
+            """update effects set provider = 'gone', state = 'PLANNED', settled_at = null,
+               provider_ref = null where kind = 'email'"""
+        )
+        conn.execute("delete from heartbeats")
     assert tick() == SkipReason("nothing is due")
 
 

@@ -24,6 +24,7 @@ create index effects_unknown on effects (updated_at) where state = 'UNKNOWN';
 create index effects_failed on effects (settled_at) where state = 'FAILED';
 create index effects_recipient on effects (recipient_id) where recipient_id is not null;
 create index effects_reference on effects (provider_ref) where provider_ref is not null;
+create index marketing_events_caused_by on marketing_events (caused_by) where caused_by is not null;
 create index marketing_events_failed on marketing_events (updated_at) where status = 'FAILED';
 
 -- A day at its end is not read again unless something moves on it: a redrive, a late Accepted.
