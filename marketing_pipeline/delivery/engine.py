@@ -11,19 +11,16 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import gate, high_water, planner
-from marketing_pipeline.delivery.assembly import Assembly, Destination
+from marketing_pipeline.delivery import connections, high_water, planner
+from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.lane import LOOK, Lane, rest
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.event_log import heartbeats, ledger
-from marketing_pipeline.providers.transport import Limits, Transport
 
 CHANNEL = "marketing_events"
 BEAT = 5.0  # seconds
@@ -201,7 +198,7 @@ async def engine(
         AsyncConnectionPool(
             database_url, min_size=2, max_size=most, kwargs={"autocommit": True}, open=False
         ) as pool,
-        _redis(redis_url) as redis,
+        connections.redis(redis_url) as redis,
     ):
         async with pool.connection() as conn:
             mark = await _mark(conn, assembly, redis)
@@ -214,9 +211,9 @@ async def engine(
             Lane(
                 destination=one,
                 pool=pool,
-                gate=_gate(redis, pool, one),
+                gate=connections.gate_of(redis, pool, one),
                 high_water=mark,
-                transport=_transport(one),
+                transport=connections.transport(one),
                 contents=contents,
                 settler=settler,
                 stopping=stopping,
@@ -246,50 +243,6 @@ async def _mark(conn: psycopg.AsyncConnection, assembly: Assembly, redis: Redis)
         except RedisError as error:
             telemetry.emit("gate_lost", reason=str(error))
             await asyncio.sleep(AGAIN)
-
-
-def _transport(destination: Destination) -> Transport:
-    timeout = destination.entry.call_timeout
-    return Transport(
-        Limits(
-            connections=destination.entry.connections,
-            connect=min(Limits().connect, timeout),
-            write=timeout,
-            read=timeout,
-            call=timeout,
-        )
-    )
-
-
-def _redis(url: str) -> Redis:
-    """It repeats nothing by itself: lanes do, and three tries of two seconds are too slow."""
-    once = Retry(NoBackoff(), 0)
-    return Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, retry=once)
-
-
-def _gate(redis: Redis, pool: AsyncConnectionPool, destination: Destination) -> gate.Gate:
-    name = destination.provider.name
-
-    async def recent(span: timedelta, slot: timedelta) -> dict[int, int]:
-        async with pool.connection() as conn:
-            return await ledger.recent_calls(conn, name, span, slot)
-
-    async def paused_for() -> timedelta:
-        async with pool.connection() as conn:
-            ends = [one.until for one in await ledger.pauses(conn) if one.provider == name]
-        now = datetime.now(UTC)
-        return max(ends, default=now) - now
-
-    entry = destination.entry
-    return gate.Gate(
-        redis,
-        name,
-        [gate.Window(calls=one.calls, per=one.per) for one in entry.limits],
-        recent=recent,
-        paused_for=paused_for,
-        call_timeout=entry.call_timeout,
-        breaker=gate.Breaker(**entry.breaker.model_dump()),
-    )
 
 
 async def _report_unset(conn: psycopg.AsyncConnection, assembly: Assembly, now: datetime) -> None:

@@ -117,6 +117,7 @@ class Gate:
         self._untold: list[list[Any]] = []
         self._oldest = 0.0  # monotonic; of what is untold
         self._breaker = "closed"
+        self._recalled = False  # have durable pauses been asked for?
 
     @property
     def untold_for(self) -> timedelta | None:
@@ -131,7 +132,10 @@ class Gate:
         self._untold.append([grant.generation, grant.made_at, health, told])
 
     async def ask(self, calls: int) -> Grant:
-        """Ask leave for up to so many calls."""
+        """Ask leave for up to so many calls; the first time, durable pauses are looked up."""
+        if not self._recalled:
+            await self._run("pause", await self._paused())
+            self._recalled = True
         answer = await self._report("grant", calls)
         if answer.granted < 0 and not answer.wait:
             await self._rebuild(lost_at=answer.generation)
@@ -155,12 +159,6 @@ class Gate:
     async def pause(self, until: datetime, now: datetime) -> None:
         """Grant nothing until then; a later end already set stands."""
         await self._run("pause", max((until - now) // _MS, 0))
-
-    async def recall(self) -> None:
-        """Hold what a durable pause says, whatever the gate remembers."""
-        left = await self._paused_for()
-        if left > timedelta(0):
-            await self._run("pause", left // _MS)
 
     async def _report(self, verb: str, calls: int) -> _Answer:
         """An answer of Valkey that was lost repeats the reports: the breaker may open early."""
@@ -188,9 +186,11 @@ class Gate:
             )
             for window in self.windows
         ]
-        paused = max(await self._paused_for(), timedelta(0))
-        await self._run("rebuild", lost_at, json.dumps(record), paused // _MS)
+        await self._run("rebuild", lost_at, json.dumps(record), await self._paused())
         telemetry.emit("gate_restored", provider=self.provider)
+
+    async def _paused(self) -> int:
+        return max(await self._paused_for() // _MS, 0)
 
     async def _run(self, verb: str, number: int, *rest: str | int) -> _Answer:
         args: list[str | int] = [verb, number, self._shape, self._rules, *rest]

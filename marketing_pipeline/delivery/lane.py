@@ -50,12 +50,8 @@ class Lane:
 
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""
-        recalled = False
         while not self.stopping.is_set():
             try:
-                if not recalled:
-                    await self.gate.recall()
-                    recalled = True
                 pause = await self._round()
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))

@@ -11,7 +11,7 @@ from marketing_pipeline_tests.chaos import batches, boundaries, controls, frozen
 from marketing_pipeline_tests.chaos.bench import Batch, Bench, Ground, bench, ground
 from marketing_pipeline_tests.chaos.tally import Silent, Tally
 
-AT_ONCE = 3  # on each of two test workers
+AT_ONCE = 2  # on each of two test workers
 FREEZES = 24
 
 

@@ -22,7 +22,7 @@ campaigns:
 # the calls of many trials, and of those that are cut off it would make a provider in trouble.
 _USUAL = (
     "limits: [{calls: 200, per: 1s}], call_timeout: 400ms, connections: 4, "
-    "breaker: {error_share: 0.9, open_for: 200ms}"
+    "breaker: {failures: 1000, error_share: 1, open_for: 100ms}"
 )
 _SITE = f"""  site_{{suffix}}:
     {{adapter: webhook, url: "https://www.example.com/hook", settle_delay: 200ms, {_USUAL}}}"""

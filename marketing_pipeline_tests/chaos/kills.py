@@ -3,8 +3,10 @@
 import random
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -127,8 +129,7 @@ def one_log(bench: Bench, kills: int, seed: str, progress: Progress) -> Result:
             in_flight += _sending(conn)
             engines[at] = bench.start(environment)
             progress.done(KIND)
-        wait_for(lambda: over(conn) or not all(one.lives for one in engines), PATIENCE, 0.05)
-        crashes += [one.stop() or one.crash() for one in engines]
+        crashes += finish(conn, engines, partial(bench.start, environment))
         verdict = judge.judge(conn, bench.acts(), source.effects)
     return Result(
         kills=kills,
@@ -177,6 +178,23 @@ def kill(engine: Engine) -> str | None:
     return None if engine.killed else f"it had ended by itself: {engine.tail()}"
 
 
+def finish(
+    conn: psycopg.Connection, engines: list[Engine], start: Callable[[], Engine]
+) -> list[str | None]:
+    """Let them settle everything, another one for each that ends by itself; what went wrong."""
+    crashes: list[str | None] = []
+
+    def done() -> bool:
+        for at, engine in enumerate(engines):
+            if not engine.lives:
+                crashes.append(f"it ended by itself: {engine.tail()}")
+                engines[at] = start()
+        return over(conn)
+
+    wait_for(done, PATIENCE, 0.05)
+    return crashes + [one.stop() or one.crash() for one in engines]
+
+
 def over(conn: psycopg.Connection) -> bool:
     """Is nothing open and every event told?"""
     standing = judge.standing(conn)
@@ -191,7 +209,7 @@ def count(tally: Tally, result: Result) -> None:
     tally.duplicates += len(verdict.twice)
     tally.losses += len(verdict.lost) + len(verdict.unaccounted)
     tally.unknown += len(verdict.unknown)
-    found = [result.trouble, "" if verdict.clean else verdict.words()]
+    found = [result.trouble, "" if verdict.clean else verdict.words()[:2000]]
     if len(verdict.unknown) > result.in_flight:
         found.append(f"{len(verdict.unknown)} unknown, {result.in_flight} were in flight")
     if any(found):

@@ -165,8 +165,7 @@ def _one_log(
             time.sleep(chance.uniform(0.3, 1.5))
             STROKE[kind](site)
             progress.done(kind)
-        wait_for(lambda: kills.over(conn) or not all(e.lives for e in engines), PATIENCE, 0.05)
-        trouble = site.crashes + [one.stop() or one.crash() for one in engines]
+        trouble = site.crashes + kills.finish(conn, engines, start)
         verdict = judge.judge(conn, bench.acts(), BATCH.effects)
     return Result(
         kinds=kinds,
@@ -212,7 +211,7 @@ def _count(tally: Tally, result: Result) -> None:
     tally.losses += len(verdict.lost) + len(verdict.unaccounted)
     tally.unknown += len(verdict.unknown)
     tally.over_limit += len(result.exceeded)
-    found = [result.trouble, "" if verdict.clean else verdict.words(), *result.exceeded[:5]]
+    found = [result.trouble, "" if verdict.clean else verdict.words()[:2000], *result.exceeded[:5]]
     if any(found):
         tally.troubles.append("limits: " + "; ".join(one for one in found if one))
 

@@ -40,7 +40,7 @@ class Fault:
     occurrence: int  # from 1, over all connections
     action: Action
     side: Side
-    late: float = 0  # seconds, for LATE
+    late: float = 0  # seconds, for LATE; at the latest when the trial has settled
 
     def __str__(self) -> str:
         return f"{self.action} {self.side} {self.message!r} no. {self.occurrence}"
@@ -55,6 +55,7 @@ class Interceptor:
     _late: set[asyncio.Task[None]] = field(default_factory=set)
     _fault: Fault | None = None
     _victim: int = 0
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
     _aimed: asyncio.Event = field(default_factory=asyncio.Event)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _servers: list[asyncio.Server] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Interceptor:
         def reset() -> None:
             self._fault = fault
             self._aimed.clear()
+            self._released.clear()
             self.seen.clear()
             self.struck.clear()
 
@@ -83,9 +85,10 @@ class Interceptor:
         self._call(lambda: setattr(self, "_fault", None))
 
     def arrived(self) -> None:
-        """Wait until every late request has arrived."""
+        """Have every late request arrive that has not yet."""
 
         async def wait() -> None:
+            self._released.set()
             await asyncio.gather(*self._late)
             self._late.clear()
 
@@ -171,12 +174,21 @@ class Interceptor:
             await sink.drain()
         self._strike(fault)
         if fault.action is Action.LATE:
-            self._late.add(asyncio.create_task(_arrive(target, message, fault.late)))
+            self._late.add(asyncio.create_task(self._arrive(target, message, fault.late)))
         if fault.action is Action.FREEZE:
             if fault.side is Side.BEFORE:
                 sink.write(message)
             return True
         return False
+
+    async def _arrive(self, target: Target, message: bytes, late: float) -> None:
+        """Bring a request to its target after all; its answer is for nobody."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._released.wait(), late)
+        reader, writer = await target.connect()
+        writer.write(message)
+        await reader.read(_PIECE)
+        writer.close()
 
     def _strike(self, fault: Fault) -> None:
         signals = {Action.KILL: signal.SIGKILL, Action.FREEZE: signal.SIGSTOP}
@@ -206,12 +218,3 @@ def interceptor() -> Iterator[Interceptor]:
         one._loop.call_soon_threadsafe(one._loop.stop)
         thread.join()
         one._loop.close()
-
-
-async def _arrive(target: Target, message: bytes, late: float) -> None:
-    """Bring a request to its target after all; its answer is for nobody."""
-    await asyncio.sleep(late)
-    reader, writer = await target.connect()
-    writer.write(message)
-    await reader.read(_PIECE)
-    writer.close()

@@ -107,26 +107,29 @@ def _judge(one: Installation, sender: Sender, tally: Tally) -> None:
     settled = wait_for(lambda: _over(one), PATIENCE, 0.5)
     with one.connect() as conn:
         verdict = judge.judge(conn, one.acts(), sender.effects)
-        astray = _astray(conn, sender)
+        strays = astray(conn, sender.acknowledged)
     tally.effects += verdict.effects
     tally.duplicates += len(verdict.twice)
-    tally.losses += len(verdict.lost) + len(verdict.unaccounted) + len(astray)
+    tally.losses += len(verdict.lost) + len(verdict.unaccounted) + len(strays)
     tally.unknown += len(verdict.unknown)
-    found = [*astray[:5], *sender.refused[:5], "" if verdict.clean else verdict.words()]
+    found = [*strays[:5], *sender.refused[:5], "" if verdict.clean else verdict.words()[:2000]]
     if not settled:
         found.append(f"not settled after {PATIENCE:.0f} s: {one.tail()}")
     if any(found):
         tally.troubles.append("system: " + "; ".join(said for said in found if said))
 
 
-def _astray(conn: psycopg.Connection, sender: Sender) -> list[str]:
-    """Events that were acknowledged and are not in the log, or the other way about."""
+def astray(conn: psycopg.Connection, acknowledged: Mapping[str, str]) -> list[str]:
+    """Events that were acknowledged and are not in the log, or the other way about.
+
+    acknowledged: the event's id, as ingest told it, by idempotency key.
+    """
     rows = conn.execute("select idempotency_key, id::text from marketing_events").fetchall()
     logged: dict[str, str] = dict(rows)
     return [
-        f"event {key}: acknowledged as {sender.acknowledged.get(key)}, logged as {logged.get(key)}"
-        for key in sorted(sender.acknowledged.keys() | logged.keys())
-        if sender.acknowledged.get(key) != logged.get(key)
+        f"event {key}: acknowledged as {acknowledged.get(key)}, logged as {logged.get(key)}"
+        for key in sorted(acknowledged.keys() | logged.keys())
+        if acknowledged.get(key) != logged.get(key)
     ]
 
 
