@@ -200,6 +200,14 @@ def explain(
 
 
 @app.command()
+def lift(provider: str) -> None:
+    """End a provider's pause or block now: its key is renewed, or its quota raised."""
+    from marketing_pipeline.cli import lifting
+
+    lifting.lift(console, asking.used(), provider)
+
+
+@app.command()
 def adopt(
     why: Annotated[str, typer.Option(help="what happened to the log; kept in it")],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,

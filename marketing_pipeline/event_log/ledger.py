@@ -257,6 +257,13 @@ async def pause(conn: AsyncConnection, pause: Pause, now: datetime) -> None:
     await conn.execute(_SQL["pause"], values)
 
 
+async def lift(conn: AsyncConnection, provider: str) -> Pause | None:
+    """End a provider's durable pause; what it was, or None where there was none."""
+    async with conn.cursor(row_factory=class_row(Pause)) as cursor:
+        await cursor.execute(_SQL["lift"], {"provider": provider})
+        return await cursor.fetchone()
+
+
 async def pauses(conn: AsyncConnection) -> list[Pause]:
     async with conn.cursor(row_factory=class_row(Pause)) as cursor:
         await cursor.execute(_SQL["pauses"])

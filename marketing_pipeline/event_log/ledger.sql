@@ -212,6 +212,11 @@ values (%(provider)s, %(until)s, %(reason)s, %(now)s)
 on conflict (provider) do update
 set until = greatest(pauses.until, excluded.until), reason = excluded.reason, created_at = excluded.created_at
 
+-- lift --
+-- Ends a provider's pause; whoever plans to lift the gate's own comes here first, for a rebuild reads this.
+delete from pauses where provider = %(provider)s and until > clock_timestamp()
+returning provider, until, reason
+
 -- pauses --
 -- Providers that are held back now.
 select provider, until, reason from pauses where until > clock_timestamp()

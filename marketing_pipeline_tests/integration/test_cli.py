@@ -81,6 +81,38 @@ def test_status_counts_events_and_effects(cli: Cli, database: str) -> None:
     assert "PENDING" in cli("status").stdout
 
 
+def test_a_pause_is_lifted_and_a_provider_that_is_not_there_is_named(
+    cli: Cli, database: str
+) -> None:
+    with psycopg.connect(database) as conn:
+        conn.execute(
+            """insert into pauses values
+               ('resend', now() + interval '1 hour', 'Blocked: the key is revoked', now())"""
+        )
+    assert [one["provider"] for one in json.loads(cli("status", "--json").stdout)["pauses"]]
+    lifted = cli("lift", "resend")
+    assert lifted.returncode == 0
+    assert "Blocked: the key is revoked" in " ".join(lifted.stdout.split())
+    assert json.loads(cli("status", "--json").stdout)["pauses"] == []
+    other = cli("lift", "sendgrid")
+    assert is_one_line(other)
+    assert "the file has: hubspot" in other.stderr
+
+
+def test_a_log_is_adopted_with_its_reason(cli: Cli, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("select setval('claim_seq', 5)")
+        asked = json.loads(cli("doctor", "--json").stdout)
+        (mark,) = [one for one in asked if one["part"] == "high-water mark"]
+        assert not mark["passed"]
+        assert "adopt" in mark["finding"]
+        assert cli("adopt", "--why", "moved here", "--yes").returncode == 0
+        row = conn.execute("select adopted_why from installation").fetchone()
+        assert row == ("moved here",)
+        again = json.loads(cli("doctor", "--json").stdout)
+    assert [one["passed"] for one in again if one["part"] == "high-water mark"] == [True]
+
+
 def test_migrate_brings_a_given_database_to_the_present_schema(
     cli: Cli, servers: embedded.Servers
 ) -> None:

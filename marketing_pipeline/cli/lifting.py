@@ -1,0 +1,42 @@
+"""Ends what holds a provider back, where a person knows better."""
+
+import asyncio
+
+import psycopg
+import typer
+from redis.asyncio import Redis
+from rich.console import Console
+
+from marketing_pipeline.delivery import gate
+from marketing_pipeline.delivery.assembly import assemble
+from marketing_pipeline.event_log import ledger
+from marketing_pipeline.event_log.ledger import Pause
+from marketing_pipeline.event_log.location import locate
+from marketing_pipeline.settings import Settings
+
+
+def lift(console: Console, used: Settings, provider: str) -> None:
+    """End the durable pause first: a gate that is rebuilt meanwhile would bring it back.
+
+    Raises:
+        Exit: the operator's file has no such provider.
+    """
+    known = assemble(used).destinations
+    if provider not in known:
+        names = ", ".join(sorted(known))
+        typer.echo(f"marketing-pipeline: no provider {provider!r}; the file has: {names}", err=True)
+        raise typer.Exit(2)
+    servers = locate(used)
+
+    async def lifted() -> Pause | None:
+        async with (
+            await psycopg.AsyncConnection.connect(servers.database_url, autocommit=True) as conn,
+            Redis.from_url(servers.redis_url, socket_timeout=5) as redis,
+        ):
+            pause = await ledger.lift(conn, provider)
+            await gate.lift(redis, provider)
+            return pause
+
+    pause = asyncio.run(lifted())
+    was = f" (it was paused until {pause.until:%H:%M:%S}: {pause.reason})" if pause else ""
+    console.print(f"{provider} may be called again, within its limits{was}", highlight=False)
