@@ -1,4 +1,7 @@
-"""A whole installation of its own: servers, ingest, Dagster and providers, kept up by an init."""
+"""A whole installation of its own: servers, ingest, Dagster and providers, kept up by an init.
+
+Linux only: its processes are found in /proc, for Dagster does not tell which ones it starts.
+"""
 
 import os
 import shutil
