@@ -1,6 +1,7 @@
 """One delivery run: plans what is due and keeps a lane for each provider until all is idle."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from marketing_pipeline.event_log import heartbeats, ledger
 
 CHANNEL = "marketing_events"
 BEAT = 5.0  # seconds
+PATIENCE = 60.0  # seconds for a server that is away when a run starts
 LIVES = timedelta(seconds=15)  # a run that has not beaten for this long counts as dead
 UNSET = timedelta(minutes=1)  # a provider without its secrets is looked at again after this
 
@@ -186,25 +188,26 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    assembly: Assembly, database_url: str, redis_url: str, *, run_id: str | None
+    assembly: Assembly,
+    database_url: str,
+    redis_url: str,
+    stop: threading.Event,
+    *,
+    run_id: str | None,
 ) -> AsyncIterator[Engine]:
-    """Connect everything that a run needs, and close it afterwards.
+    """Connect everything that a run needs, and close it afterwards; `stop` ends a vain start.
 
     Raises:
         ReadOnly: the log was restored or copied, and nobody has adopted it.
     """
-    most = len(assembly.destinations) + 4
+    most = len(assembly.destinations) + 5
     async with (
         AsyncConnectionPool(
             database_url, min_size=2, max_size=most, kwargs={"autocommit": True}, open=False
         ) as pool,
         connections.redis(redis_url) as redis,
     ):
-        async with pool.connection() as conn:
-            mark = await _mark(conn, assembly, redis)
-            now = datetime.now(UTC)
-            await planner.keep(conn, assembly.configuration, now)
-            await _report_unset(conn, assembly, now)
+        mark = await _begin(assembly, pool, redis, stop)
         settler, contents, stopping = Settler(pool), Contents(), asyncio.Event()
         usable = [one for one in assembly.destinations.values() if not one.missing]
         lanes = [
@@ -235,13 +238,24 @@ async def engine(
                 await lane.transport.aclose()
 
 
-async def _mark(conn: psycopg.AsyncConnection, assembly: Assembly, redis: Redis) -> HighWater:
-    """The high-water mark; without Valkey nothing could be called, so its return is waited for."""
+async def _begin(
+    assembly: Assembly, pool: AsyncConnectionPool, redis: Redis, stop: threading.Event
+) -> HighWater:
+    """What has to be settled before the first call; a server that is away is given a minute."""
+    ends = time.monotonic() + PATIENCE
     while True:
         try:
-            return await high_water.open_mark(conn, assembly.marks, redis)
-        except RedisError as error:
-            telemetry.emit("gate_lost", reason=str(error))
+            async with pool.connection() as conn:
+                mark = await high_water.open_mark(conn, assembly.marks, redis)
+                now = datetime.now(UTC)
+                await planner.keep(conn, assembly.configuration, now)
+                await _report_unset(conn, assembly, now)
+                return mark
+        except (RedisError, *AWAY) as error:
+            if stop.is_set() or time.monotonic() > ends:
+                raise
+            lost: telemetry.LogEvent = "database_lost" if isinstance(error, AWAY) else "gate_lost"
+            telemetry.emit(lost, reason=str(error))
             await asyncio.sleep(AGAIN)
 
 

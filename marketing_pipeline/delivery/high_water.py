@@ -91,18 +91,15 @@ async def open_mark(conn: AsyncConnection, folder: Path, redis: Redis) -> HighWa
         ReadOnly: it is restored, or a copy.
         RedisError: Valkey is away, and the file here does not settle it.
     """
-    log = await installation.read(conn)
-    water = HighWater(folder, redis, log.identity)
-    await _require_current(water, log)
+    water, log = await _current(conn, folder, redis)
     await water.reach(log.claims, after=-1)
     return water
 
 
 async def refusal(conn: AsyncConnection, folder: Path, redis: Redis) -> str | None:
     """Why this log may not send, without touching a mark; None where it may, or Valkey is away."""
-    log = await installation.read(conn)
     try:
-        await _require_current(HighWater(folder, redis, log.identity), log)
+        await _current(conn, folder, redis)
     except ReadOnly as error:
         return str(error)
     except RedisError:  # a run would wait for it, and call nothing meanwhile
@@ -118,16 +115,26 @@ async def adopt(conn: AsyncConnection, folder: Path, redis: Redis, why: str) -> 
     return adopted
 
 
-async def _require_current(water: HighWater, log: Installation) -> None:
-    mark = await water.mark()
-    if mark is None and log.claims > 0:
+async def _current(
+    conn: AsyncConnection, folder: Path, redis: Redis
+) -> tuple[HighWater, Installation]:
+    """The mark between two looks at the log: other runs claim, and then raise the mark, meanwhile.
+
+    What they claimed after the mark was read makes no copy of this log, and what they claimed
+    before has not been forgotten.
+    """
+    before = await installation.read(conn)
+    water = HighWater(folder, redis, before.identity)
+    mark, log = await water.mark(), await installation.read(conn)
+    if mark is None and before.claims > 0:
         raise ReadOnly(
-            f"this log has made {log.claims:,} claims of which this installation knows nothing: it "
-            "is a copy, or has moved here. Where nothing else sends for it any more, run "
+            f"this log has made {before.claims:,} claims of which this installation knows nothing: "
+            "it is a copy, or has moved here. Where nothing else sends for it any more, run "
             '`marketing-pipeline adopt --why "..."`'
         )
     if mark is not None and log.claims < mark:
         raise ReadOnly(_behind(mark, log.claims))
+    return water, log
 
 
 def _behind(mark: int, claims: int) -> str:

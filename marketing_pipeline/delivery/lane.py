@@ -118,21 +118,20 @@ class Lane:
             task = asyncio.create_task(self._serve(one, claim, grant, began, asked))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
+        if claim.closed:
+            events = sorted({one.event_id for one in claim.closed})
+            async with self.pool.connection() as conn, conn.transaction():
+                await ledger.complete(conn, events, datetime.now(UTC))
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
 
     async def _claim(self, grant: Grant) -> Claim:
         try:
             async with self.pool.connection() as conn:
-                claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
-                if claim.closed:
-                    events = sorted({one.event_id for one in claim.closed})
-                    async with conn.transaction():
-                        await ledger.complete(conn, events, datetime.now(UTC))
+                return await claiming.claim(conn, self.destination, self.contents, grant.calls)
         except AWAY:  # a probe that nobody makes must not hold back the next one
             self.gate.note(grant, Health.UNUSED)
             raise
-        return claim
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

@@ -48,7 +48,7 @@ async def _deliver(
     max_run: timedelta,
     run_id: str | None,
 ) -> Report:
-    async with engine(assembly, database_url, redis_url, run_id=run_id) as running:
+    async with engine(assembly, database_url, redis_url, stop, run_id=run_id) as running:
         watcher = asyncio.create_task(_obey(stop, running))
         try:
             return await running.run(linger, max_run)

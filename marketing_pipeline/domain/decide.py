@@ -24,6 +24,7 @@ MAX_ATTEMPTS = 6  # the first and five retries
 BACKOFF_BASE = timedelta(seconds=1)
 BACKOFF_CAP = timedelta(seconds=60)
 REPROBE = timedelta(minutes=5)  # a block whose end nobody told is tried again after this
+HOPE = timedelta(days=1)  # a repeat that is safe goes on for so long without a clear answer
 KEY_MARGIN = 0.1  # share of a key's life that is not relied on: clocks and queues differ
 
 
@@ -90,20 +91,23 @@ def decide(effect: Effect, contract: Contract, outcome: Outcome, now: datetime) 
     match outcome:
         case Accepted(reference):
             return Settle(reference)
-        case Refused(reason):
-            return Bury(reason)
+        case Refused(reason):  # of the repeat, which says nothing of the attempt in doubt
+            return GiveUp(reason) if in_doubt else Bury(reason)
         case Throttled(retry_after, reason):
             until = now + retry_after
             return Retry(until, reason, in_doubt, counts=False, pause_until=until)
         case Blocked(until, reason):  # a revoked key must not fail ten thousand mails
             resume = until or now + REPROBE
             return Retry(resume, reason, in_doubt, counts=False, pause_until=resume, blocked=True)
-        case Unreached(reason) if effect.attempts >= MAX_ATTEMPTS:
-            return GiveUp(reason) if in_doubt else Bury(reason)
+        case Unreached(reason) if effect.attempts >= MAX_ATTEMPTS and not in_doubt:
+            return Bury(reason)
         case Unreached(reason):
             return Retry(now + backoff(effect), reason, in_doubt)
         case Ambiguous(reason):
-            return Doubt(now + contract.settle_delay, reason)  # never resend blindly
+            wait = (
+                max(contract.settle_delay, backoff(effect)) if in_doubt else contract.settle_delay
+            )
+            return Doubt(now + wait, reason)  # never resend blindly
         case _:
             assert_never(outcome)
 
@@ -111,12 +115,12 @@ def decide(effect: Effect, contract: Contract, outcome: Outcome, now: datetime) 
 def in_doubt(effect: Effect, contract: Contract, now: datetime) -> Step:
     """What a due DOUBT calls for."""
     match contract.delivery_class:
-        case DeliveryClass.KEYED if effect.attempts >= MAX_ATTEMPTS:
-            return GiveUp(f"no clear answer in {effect.attempts} attempts")
-        case DeliveryClass.KEYED if key_lives(effect, contract, now):
-            return Repeat()
-        case DeliveryClass.KEYED:
+        case DeliveryClass.KEYED if not key_lives(effect, contract, now):
             return GiveUp("the provider no longer remembers our key: a repeat could be a duplicate")
+        case DeliveryClass.KEYED if is_hopeless(effect, now):
+            return GiveUp(f"no clear answer in {effect.attempts} attempts since the day before")
+        case DeliveryClass.KEYED:
+            return Repeat()
         case DeliveryClass.SEARCHABLE if within_horizon(effect, contract, now):
             return LookUp()
         case DeliveryClass.SEARCHABLE:
@@ -150,6 +154,12 @@ def key_lives(effect: Effect, contract: Contract, now: datetime) -> bool:
         return True
     first = effect.first_attempt_at
     return first is not None and now < first + contract.key_life * (1 - KEY_MARGIN)
+
+
+def is_hopeless(effect: Effect, now: datetime) -> bool:
+    """Has a repeat that is always safe gone on for so long that a person should look?"""
+    first = effect.first_attempt_at
+    return effect.attempts >= MAX_ATTEMPTS and first is not None and now >= first + HOPE
 
 
 def within_horizon(effect: Effect, contract: Contract, now: datetime) -> bool:

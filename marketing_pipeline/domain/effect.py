@@ -31,7 +31,7 @@ TRANSITIONS = {
     (EffectState.SENDING, EffectState.PLANNED): "Throttled, Blocked, Unreached",
     (EffectState.SENDING, EffectState.FAILED): "Refused, or Unreached to the last",
     (EffectState.SENDING, EffectState.DOUBT): "Ambiguous, or the lease ran out",
-    (EffectState.SENDING, EffectState.UNKNOWN): "Unreached to the last, and in doubt before",
+    (EffectState.SENDING, EffectState.UNKNOWN): "Refused, and in doubt before",
     (EffectState.DOUBT, EffectState.SENDING): "keyed: the same bytes with the same key",
     (EffectState.DOUBT, EffectState.SENT): "looked up: found",
     (EffectState.DOUBT, EffectState.PLANNED): "looked up: absent",

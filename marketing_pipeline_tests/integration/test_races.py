@@ -9,9 +9,11 @@ from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
+from redis.asyncio import Redis
 
 from marketing_pipeline import settings
-from marketing_pipeline.delivery.assembly import assemble
+from marketing_pipeline.delivery import high_water
+from marketing_pipeline.delivery.assembly import assemble, marks
 from marketing_pipeline.delivery.run import Report
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.event_log import intake, ledger
@@ -232,3 +234,29 @@ def test_two_engines_that_settle_an_events_last_two_effects_complete_it(
         row = conn.execute(query).fetchone()
     assert row is not None
     assert row[0] > 5, "hardly any two were settled together"
+
+
+def test_a_run_that_starts_while_another_claims_is_not_taken_for_a_restored_log(
+    used: settings.Settings, database: str
+) -> None:
+    """The other one claims, and then raises the mark, just before this one reads the mark."""
+    record(database, [post(1)])
+    run(used, linger=0.1)
+
+    async def race() -> int:
+        async with (
+            await AsyncConnection.connect(database, autocommit=True) as conn,
+            Redis.from_url(used.redis_url or "") as client,
+        ):
+            other = await high_water.open_mark(conn, marks(used), client)
+
+            class Meanwhile(Redis):
+                async def get(self, name: Any) -> Any:
+                    [(claim,)] = await ask(conn, "select nextval('claim_seq')")
+                    await other.reach(claim)
+                    return await super().get(name)
+
+            async with Meanwhile.from_url(used.redis_url or "") as late:
+                return (await high_water.open_mark(conn, marks(used), late)).seen
+
+    assert asyncio.run(race()) == 2
