@@ -10,18 +10,11 @@ from typing import Literal, TextIO
 
 LogEvent = Literal[
     "delivery_started",  # a delivery run is awake: run
-    "delivery_stopped",  # it went to sleep or was cancelled: run, reason, delivered
-    "event_planned",  # its effects are on the ledger: event, epoch, effects
+    "delivery_stopped",  # it went to sleep or was cancelled: run, planned, calls
     "planning_failed",  # an event's plan raised; the event is FAILED, others go on: event, reason
-    "effects_claimed",  # leased and about to be called: provider, claim, effects
-    "effect_settled",  # an attempt's outcome is on the ledger: effect, provider, state, reason
-    "effect_doubtful",  # nobody knows whether it was done: effect, provider, reason
-    "effect_unknown",  # only a person can say now: effect, provider, reason
-    "effect_looked_up",  # the provider was asked what became of it: effect, provider, finding
-    "leases_expired",  # attempts whose worker is gone went into doubt: provider, effects
+    "effect_unknown",  # only a person can say now: effect, of (its event)
     "provider_paused",  # it asked us to wait: provider, until, reason
     "provider_blocked",  # it refuses us as a whole; a person is needed: provider, until, reason
-    "provider_resumed",  # calls are let through again: provider
     "breaker_opened",  # too many unreached or ambiguous calls in a row: provider, until
     "breaker_closed",  # a probe got through: provider
     "limit_ignored",  # its headers tell of a limit that cannot be meant: provider, window, reason
@@ -31,10 +24,7 @@ LogEvent = Literal[
     "event_recorded",  # ingest took a fact: event, type, source
     "event_repeated",  # the same key came again and changed nothing: event, source
     "event_rejected",  # ingest refused: source, reason
-    "signature_rejected",  # a webhook's sender could not prove itself: source, reason
-    "server_started",  # an embedded server answers: server, port
-    "server_stopped",  # server
-    "restore_detected",  # the database is older than its high-water mark; sending is off: behind
+    "restore_detected",  # the log was restored or copied; nothing is sent from it: reason
 ]
 """Every name a log line may have, and the fields it carries."""
 

@@ -200,6 +200,18 @@ def explain(
 
 
 @app.command()
+def suppress(
+    address: str,
+    why: Annotated[str, typer.Option(help="kept in the log")],
+    scope: Annotated[str, typer.Option(help="all, email or contact")] = "all",
+) -> None:
+    """Reach this person no more: once this ends, no attempt starts."""
+    from marketing_pipeline.cli import suppression
+
+    suppression.suppress(console, address, why, scope)
+
+
+@app.command()
 def lift(provider: str) -> None:
     """End a provider's pause or block now: its key is renewed, or its quota raised."""
     from marketing_pipeline.cli import lifting

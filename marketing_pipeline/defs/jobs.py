@@ -18,6 +18,7 @@ from dagster import (
 )
 from pydantic import Field
 
+from marketing_pipeline import telemetry
 from marketing_pipeline.defs import reports
 from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
 from marketing_pipeline.delivery.run import Report
@@ -46,6 +47,7 @@ def deliver(
     providers: Providers,
 ) -> list[str]:
     """Deliver all that is due until idle, and report each day that was touched."""
+    telemetry.configure_logging()  # to stderr, which Dagster keeps with the run
     report = _interruptible(context, config, event_log, rate_limit, providers)
     context.log.info("planned %d events, %d calls", report.planned, report.calls)
     with heard(context):

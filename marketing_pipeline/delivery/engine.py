@@ -1,6 +1,7 @@
 """One delivery run: plans what is due and keeps a lane for each provider until all is idle."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -61,8 +62,9 @@ class Engine:
 
     async def run(self, linger: timedelta, max_run: timedelta) -> Report:
         """Work until idle for `linger`, told to stop, or `max_run` has passed."""
+        telemetry.emit("delivery_started", run=self.run_id)
         async with asyncio.TaskGroup() as group:
-            helpers = [
+            background = [
                 group.create_task(task)
                 for task in (self.settler.run(), self._listen(), self._beat(), self._sweep())
             ]
@@ -74,12 +76,14 @@ class Engine:
                 event.set()
             await asyncio.gather(*planning, *lanes)
             await self.settler.drained()
-            for helper in helpers:
-                helper.cancel()
+            for task in background:
+                task.cancel()
         await self._stop_beating()
+        calls = sum(lane.calls for lane in self.lanes)
+        telemetry.emit("delivery_stopped", run=self.run_id, planned=self.planned, calls=calls)
         return Report(
             planned=self.planned,
-            calls=sum(lane.calls for lane in self.lanes),
+            calls=calls,
             settled=dict(self.settler.states),
             days=frozenset(self.days | self.settler.days),
         )
@@ -251,6 +255,9 @@ async def _begin(
                 await planner.keep(conn, assembly.configuration, now)
                 await _report_unset(conn, assembly, now)
                 return mark
+        except high_water.ReadOnly as error:
+            telemetry.emit("restore_detected", level=logging.ERROR, reason=str(error))
+            raise
         except (RedisError, *AWAY) as error:
             if stop.is_set() or time.monotonic() > ends:
                 raise

@@ -144,6 +144,8 @@ class Settler:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
         for one in settled:
+            if one.state == EffectState.UNKNOWN:
+                telemetry.emit("effect_unknown", effect=str(one.id), of=str(one.event_id))
             self.states[one.state] += 1
             self.days.add(one.day)
 

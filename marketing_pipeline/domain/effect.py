@@ -36,7 +36,10 @@ TRANSITIONS = {
     (EffectState.DOUBT, EffectState.SENT): "looked up: found",
     (EffectState.DOUBT, EffectState.PLANNED): "looked up: absent",
     (EffectState.DOUBT, EffectState.FAILED): "looked up: absent, after the last attempt",
-    (EffectState.DOUBT, EffectState.UNKNOWN): "horizon or key passed, blind, or suppressed",
+    (
+        EffectState.DOUBT,
+        EffectState.UNKNOWN,
+    ): "horizon, key or a day passed, blind, or unwanted since",
     (EffectState.UNKNOWN, EffectState.SENT): "a person says so, or a late Accepted",
     (EffectState.UNKNOWN, EffectState.PLANNED): "a person says: again",
     (EffectState.FAILED, EffectState.PLANNED): "redriven by the daily job",

@@ -42,7 +42,6 @@ class Candidate:
     expires_at: datetime | None
     config_digest: str
     address: str | None
-    erased_at: datetime | None
     now: datetime  # the database's clock at the lock
 
 
@@ -236,6 +235,12 @@ async def stranded(conn: AsyncConnection, now: datetime) -> list[UUID]:
     """Events that `complete` was never called for."""
     rows = await (await conn.execute(_SQL["stranded"], {"now": now})).fetchall()
     return [row[0] for row in rows]
+
+
+async def recipient(conn: AsyncConnection, address: str) -> UUID | None:
+    """Who has this address; None where nobody in the log does."""
+    row = await (await conn.execute(_SQL["recipient"], {"address": address})).fetchone()
+    return row[0] if row else None
 
 
 async def suppress(

@@ -40,12 +40,12 @@ returning e.id
 -- Locks what may be claimed, most urgent first; what another process holds is passed over.
 select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
        e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.config_digest, e.address,
-       e.erased_at, clock_timestamp() as now
+       clock_timestamp() as now
 from (values (0), (1), (2)) as p (priority)
 cross join lateral (
     select x.id, x.event_id, x.kind, x.recipient_id, x.template, x.variables, x.state, x.attempts,
            x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
-           plans.config_digest, recipients.address, recipients.erased_at
+           plans.config_digest, recipients.address
     from effects x
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
     left join recipients on recipients.id = x.recipient_id
@@ -200,6 +200,10 @@ order by updated_at limit 500
 insert into suppressions (recipient_id, scope, reason, created_at)
 values (%(recipient_id)s, %(scope)s, %(reason)s, %(now)s)
 on conflict (recipient_id, scope) do nothing
+
+-- recipient --
+-- Who has this address.
+select id from recipients where address = lower(btrim(%(address)s))
 
 -- lock one recipient --
 -- The writer's side of `lock recipients`.

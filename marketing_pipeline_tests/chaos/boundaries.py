@@ -73,7 +73,11 @@ def strike(several: Sequence[Bench], planned: Sequence[Strike], progress: Progre
 
     def do(own: Bench, one: Strike) -> None:
         outcome = trial.run(own, one.batch, one.fault)
-        count(tally, outcome, one.kind, f"{one.batch.name}, {one.fault}")
+        words = f"{one.batch.name}, {one.fault}"
+        count(tally, outcome, one.kind, words)
+        if outcome.struck and outcome.verdict.unknown:  # these providers can all be asked
+            with _turn:
+                tally.troubles.append(f"{words}: {len(outcome.verdict.unknown)} left UNKNOWN")
         progress.done(one.kind)
 
     side_by_side(several, planned, do)

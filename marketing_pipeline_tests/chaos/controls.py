@@ -1,10 +1,8 @@
 """What must fail in the same harness: a judge that never says no has not been asked."""
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 
-from marketing_pipeline_tests.chaos import batches, frozen, trial
+from marketing_pipeline_tests.chaos import batches, frozen, limits, trial
 from marketing_pipeline_tests.chaos.bench import Bench, ground
 from marketing_pipeline_tests.chaos.boundaries import benches
 from marketing_pipeline_tests.chaos.judge import Verdict
@@ -32,10 +30,7 @@ def run(budget: int, seed: int, progress: Progress) -> Tally:  # noqa: ARG001 - 
 
 def registered() -> dict[str, Control]:
     """These and those of the limits' suite, whose harness is its own."""
-    own = dict(CONTROLS)
-    if find_spec(f"{__package__}.limits"):
-        own |= getattr(import_module(f"{__package__}.limits"), "CONTROLS", {})
-    return own
+    return CONTROLS | limits.CONTROLS
 
 
 def _strike(action: Action, message: str) -> Fault:

@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 
-from marketing_pipeline.campaigns.schema import ProviderEntry
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline_tests import pipeline
 from marketing_pipeline_tests.chaos import judge
@@ -29,11 +28,7 @@ PATIENCE = 90.0  # seconds in which the last engine must have settled everything
 AUDIENCE = 10
 
 # The breaker is quick to try again: more goes wrong here than a patient one would stand.
-BREAKER = (
-    ", breaker: {error_share: 0.9, open_for: 200ms}"
-    if "breaker" in ProviderEntry.model_fields
-    else ""
-)
+BREAKER = ", breaker: {error_share: 0.9, open_for: 200ms}"
 _USUAL = (
     "limits: [{calls: 200, per: 1s}], call_timeout: 500ms, settle_delay: 300ms, connections: 8"
     + BREAKER

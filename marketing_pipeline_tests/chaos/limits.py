@@ -212,6 +212,8 @@ def _count(tally: Tally, result: Result) -> None:
     tally.unknown += len(verdict.unknown)
     tally.over_limit += len(result.exceeded)
     found = [result.trouble, "" if verdict.clean else verdict.words()[:2000], *result.exceeded[:5]]
+    if verdict.unknown:
+        found.append(f"{len(verdict.unknown)} left UNKNOWN, though every provider can be asked")
     if any(found):
         tally.troubles.append("limits: " + "; ".join(one for one in found if one))
 

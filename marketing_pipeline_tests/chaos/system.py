@@ -113,6 +113,8 @@ def _judge(one: Installation, sender: Sender, tally: Tally) -> None:
     tally.losses += len(verdict.lost) + len(verdict.unaccounted) + len(strays)
     tally.unknown += len(verdict.unknown)
     found = [*strays[:5], *sender.refused[:5], "" if verdict.clean else verdict.words()[:2000]]
+    if verdict.unknown:
+        found.append(f"{len(verdict.unknown)} left UNKNOWN, though every provider can be asked")
     if not settled:
         found.append(f"not settled after {PATIENCE:.0f} s: {one.tail()}")
     if any(found):

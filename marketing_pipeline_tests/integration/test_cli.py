@@ -99,6 +99,19 @@ def test_a_pause_is_lifted_and_a_provider_that_is_not_there_is_named(
     assert "the file has: hubspot" in other.stderr
 
 
+def test_a_person_is_suppressed_by_address_and_a_stranger_is_an_error(
+    cli: Cli, database: str
+) -> None:
+    record(database, [lead(1)])
+    assert cli("suppress", " P1@example.com", "--why", "asked by mail").returncode == 0
+    assert is_one_line(cli("suppress", "nobody@example.com", "--why", "asked"))
+    assert is_one_line(cli("suppress", "p1@example.com", "--why", "asked", "--scope", "sms"))
+    assert is_one_line(cli("suppress", "p1@example.com", "--why", " "))
+    with psycopg.connect(database) as conn:
+        rows = conn.execute("select scope, reason from suppressions").fetchall()
+    assert rows == [("all", "asked by mail")]
+
+
 def test_a_log_is_adopted_with_its_reason(cli: Cli, database: str) -> None:
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute("select setval('claim_seq', 5)")

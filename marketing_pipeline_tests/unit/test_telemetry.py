@@ -50,7 +50,7 @@ def test_a_long_text_without_an_address_takes_no_longer_than_it_is_long() -> Non
 
 def test_a_line_is_json_without_addresses_at_any_depth(lines: io.StringIO) -> None:
     telemetry.emit(
-        "effect_settled",
+        "effect_unknown",
         effect=UUID(int=1),
         reason="550 anna@example.com unknown",
         more={"anna@example.com": ["anna@example.com", 1, None, True]},
@@ -59,7 +59,7 @@ def test_a_line_is_json_without_addresses_at_any_depth(lines: io.StringIO) -> No
     assert line.pop("at").endswith("+00:00")
     assert line == {
         "level": "info",
-        "event": "effect_settled",
+        "event": "effect_unknown",
         "effect": "00000000-0000-0000-0000-000000000001",
         "reason": "550 [address] unknown",
         "more": {"[address]": ["[address]", 1, None, True]},
