@@ -4,7 +4,7 @@ import asyncio
 import re
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,8 +30,10 @@ class Sandbox:
     url: str
     record: Path
 
-    def faults(self, *faults: dict[str, object]) -> None:
-        httpx.put(f"{self.url}/_sandbox/faults", json=list(faults)).raise_for_status()
+    def faults(self, *faults: Mapping[str, object]) -> None:
+        httpx.put(
+            f"{self.url}/_sandbox/faults", json=[dict(one) for one in faults]
+        ).raise_for_status()
 
     def acts(self) -> dict[str, int]:
         """How often each key was really acted on, harmless repeats of an upsert left out."""

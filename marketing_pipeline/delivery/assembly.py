@@ -11,6 +11,7 @@ from pydantic import SecretStr, ValidationError
 from marketing_pipeline.campaigns import configuration
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.campaigns.schema import ProviderEntry
+from marketing_pipeline.domain import digest
 from marketing_pipeline.providers import registry
 from marketing_pipeline.providers.protocol import Provider
 from marketing_pipeline.settings import Settings
@@ -25,6 +26,7 @@ class Destination:
     provider: Provider
     entry: ProviderEntry
     missing: tuple[str, ...]  # environment variables without which it cannot be called
+    setup: str  # digest of adapter and public options: who is asked about a doubt must be the same
     lease: timedelta  # longer than any call: nobody takes over while one is under way
 
 
@@ -94,7 +96,8 @@ def _destination(
             ("providers", name, *complaint["loc"]), complaint["msg"]
         ) from error
     lease = entry.call_timeout + loaded.file.delivery.lease_margin
-    return Destination(provider=provider, entry=entry, missing=missing, lease=lease)
+    setup = digest.fingerprint(loaded.meaning.body["providers"][name])
+    return Destination(provider=provider, entry=entry, missing=missing, setup=setup, lease=lease)
 
 
 def _resolve(

@@ -39,13 +39,13 @@ class Made:
 class LastCheck:
     """Asked before the first byte is written: is the grant good, does the claim still hold?"""
 
-    grant_until: float  # monotonic
-    claim_until: float  # monotonic; well before the lease ends
+    grant_until: float  # by `clock`
+    claim_until: float  # by `clock`; well before the lease ends
     grant_expired: bool = False
     claim_expired: bool = False
 
     def __call__(self) -> None:
-        now = time.monotonic()
+        now = clock()
         if now > self.grant_until:
             self.grant_expired = True
             raise NotWritten("the grant ran out before the write")
@@ -54,11 +54,18 @@ class LastCheck:
             raise NotWritten("the claim ran out before the write")
 
 
+def clock() -> float:
+    """Seconds that go on while the machine sleeps, as leases do, where the system counts them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 async def make(
     transport: Transport, provider: Provider, call: Call, now: datetime, check: LastCheck
 ) -> Made:
     """Call, or look up, once; `now` is the instant of calling."""
-    left = timedelta(seconds=check.claim_until - time.monotonic())
+    left = timedelta(seconds=check.claim_until - clock())
     if call.purpose is Purpose.LOOK_UP:
         inquiry = await http.look_up(
             transport,

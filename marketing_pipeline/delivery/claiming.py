@@ -40,6 +40,7 @@ class Claim:
     closed: list[Closed] = field(default_factory=list)
     now: datetime | None = None  # the database's clock at the lock
     number: int = 0  # in the log's own order of claims
+    remembered: int = 0  # the highest earlier number that the log had
 
 
 async def claim(
@@ -65,8 +66,14 @@ async def claim(
                 taken.calls.append(made)
         if taken.calls:
             attempts = [_attempt(call) for call in taken.calls]
-            taken.number = await ledger.claim(
-                conn, name, taken.id, attempts, lease=destination.lease, now=now
+            taken.number, taken.remembered = await ledger.claim(
+                conn,
+                name,
+                taken.id,
+                attempts,
+                setup=destination.setup,
+                lease=destination.lease,
+                now=now,
             )
         if taken.closed:
             await ledger.close_unsent(conn, taken.closed, now)
@@ -110,6 +117,9 @@ def _call(
         # After an ambiguous attempt nobody may claim that nothing was sent.
         state = EffectState.SUPPRESSED if step is None else EffectState.UNKNOWN
         return _closed(candidate, state, reason)
+    if step is not None and candidate.setup not in {None, destination.setup}:
+        why = "the provider was set up differently when it was called: what is asked now is another"
+        return _closed(candidate, EffectState.UNKNOWN, why)
     match step:
         case GiveUp(why):
             return _closed(candidate, EffectState.UNKNOWN, why)
@@ -143,7 +153,7 @@ def _send(
     else:
         try:
             request = provider.request(candidate.id, contents.of(candidate))
-        except (TemplateError, ValueError) as error:  # a poisonous one fails alone
+        except (TemplateError, TypeError, ValueError) as error:  # a poisonous one fails alone
             doubtful = candidate.doubt_since is not None
             state = EffectState.UNKNOWN if doubtful else EffectState.FAILED
             return _closed(candidate, state, f"cannot be rendered: {error}")

@@ -8,6 +8,7 @@ higher one counts.
 
 import fcntl
 import os
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -53,16 +54,17 @@ class HighWater:
         known = [int(one) for one in (here, there) if one]
         return max(known, default=None)
 
-    async def reach(self, claims: int, *, after: int = 0) -> None:
+    async def reach(self, claims: int, *, remembered: int, after: int) -> None:
         """Raise the mark before the calls of claim number `claims` are made.
 
-        `after` is what `seen` said before that claim began.
+        `after` is what `seen` said before that claim began, and `remembered` the highest earlier
+        number that the log had then: it can only be lower where the log went back in time.
 
         Raises:
             ReadOnly: the log went back in time under our eyes.
         """
-        if claims <= after:
-            raise ReadOnly(_behind(after, claims))
+        if remembered < after:
+            raise ReadOnly(_behind(after, remembered))
         self._seen = max(self._seen, claims)
         self._raise_file(claims)
         try:
@@ -92,7 +94,7 @@ async def open_mark(conn: AsyncConnection, folder: Path, redis: Redis) -> HighWa
         RedisError: Valkey is away, and the file here does not settle it.
     """
     water, log = await _current(conn, folder, redis)
-    await water.reach(log.claims, after=-1)
+    await water.reach(log.claims, remembered=log.claims, after=0)
     return water
 
 
@@ -107,11 +109,14 @@ async def refusal(conn: AsyncConnection, folder: Path, redis: Redis) -> str | No
     return None
 
 
-async def adopt(conn: AsyncConnection, folder: Path, redis: Redis, why: str) -> Adoption:
+async def adopt(
+    conn: AsyncConnection, folder: Path, redis: Redis, why: str, settle_delay: timedelta
+) -> Adoption:
     """Let a restored or copied log send: it becomes a log of its own, and doubts what was due."""
-    adopted = await installation.adopt(conn, why)
+    adopted = await installation.adopt(conn, why, settle_delay)
     log = await installation.read(conn)
-    await HighWater(folder, redis, log.identity).reach(log.claims, after=-1)
+    water = HighWater(folder, redis, log.identity)
+    await water.reach(log.claims, remembered=log.claims, after=0)
     return adopted
 
 

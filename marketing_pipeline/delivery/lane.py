@@ -85,7 +85,7 @@ class Lane:
             await self._tell_in_time()
             return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
         self.idle_since = None
-        asked = time.monotonic()
+        asked = calling.clock()
         grant = await self.gate.ask(due)
         if grant.calls == 0:
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
@@ -110,10 +110,10 @@ class Lane:
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
     async def _start(self, grant: Grant, asked: float) -> None:
-        began, seen = time.monotonic(), self.high_water.seen
+        began, seen = calling.clock(), self.high_water.seen
         claim = await self._claim(grant)
         if claim.calls:
-            await self.high_water.reach(claim.number, after=seen)
+            await self.high_water.reach(claim.number, remembered=claim.remembered, after=seen)
         for one in claim.calls:
             task = asyncio.create_task(self._serve(one, claim, grant, began, asked))
             self._under_way.add(task)
@@ -149,7 +149,7 @@ class Lane:
         self.calls += 1
         made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
         self.gate.note(grant, made.health, made.observed)
-        now = claim.now + timedelta(seconds=time.monotonic() - began)
+        now = claim.now + timedelta(seconds=calling.clock() - began)
         decision = self._decide(call, made.answer, now)
         self.settler.put(
             settling.settlement(
@@ -180,7 +180,8 @@ class Lane:
         except RedisError as error:
             telemetry.emit("gate_lost", reason=str(error))
         if decision.blocked or until - now >= DURABLE:
-            pause = ledger.Pause(provider=name, until=until, reason=decision.reason)
+            reason = settling.storable(decision.reason) or ""
+            pause = ledger.Pause(provider=name, until=until, reason=reason)
             try:
                 async with self.pool.connection() as conn:
                     await ledger.pause(conn, pause, now)

@@ -28,6 +28,7 @@ from marketing_pipeline.domain.outcome import (
     Throttled,
     Unreached,
 )
+from marketing_pipeline.domain.payload import UNSTORABLE
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline.event_log.ledger import Settlement
 
@@ -55,13 +56,18 @@ def settlement(
         outcome=type(answer).__name__.upper(),
         status_code=status_code,
         latency=latency,
-        reason=_reason(answer),
+        reason=storable(_reason(answer)),
         state=state,
         due_at=due_at,
         given_back=given_back,
         in_doubt=in_doubt,
-        reference=reference,
+        reference=storable(reference),
     )
+
+
+def storable(text: str | None) -> str | None:
+    """What a provider said, without what PostgreSQL refuses: one answer must not hold up others."""
+    return None if text is None else UNSTORABLE.sub("?", text)
 
 
 def state_after(decision: Decision) -> EffectState:

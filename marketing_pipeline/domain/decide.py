@@ -141,7 +141,9 @@ def decide_look_up(effect: Effect, contract: Contract, finding: Finding, now: da
         case Absent():
             return Retry(now, "looked up: the provider does not have it", in_doubt=False)
         case Inconclusive(reason) if within_horizon(effect, contract, now):
-            return Doubt(now + backoff(effect), reason)
+            # What took `settle_delay` to show is not worth asking for every second.
+            wait = max(backoff(effect), min(REPROBE, contract.settle_delay))
+            return Doubt(now + wait, reason)
         case Inconclusive(reason):
             return GiveUp(reason)
         case _:

@@ -1,7 +1,7 @@
 """Which log this is: its identity, and how many claims it remembers having made."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -17,8 +17,7 @@ class Installation:
     """What the database says of itself; a copy says the same."""
 
     identity: UUID
-    claims: int  # numbers given out so far; goes back only when the database does
-    adopted_at: datetime | None
+    claims: int  # the highest number of those that it remembers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +40,24 @@ async def read(conn: AsyncConnection) -> Installation:
         return found
 
 
-async def adopt(conn: AsyncConnection, why: str) -> Adoption:
+async def adopt(conn: AsyncConnection, why: str, settle_delay: timedelta) -> Adoption:
     """Make this log one of its own, in one transaction.
 
     Effects that were due go to DOUBT, and so will those of events that were due and wait for
-    their plan: asked for again with the same key or looked up, never sent blindly.
+    their plan: asked for again with the same key or looked up, never sent blindly, and not before
+    `settle_delay`, the longest of all providers', has passed.
 
     Raises:
         StillAtWork: a delivery run is awake.
     """
     async with conn.transaction():
+        values = {"why": why, "settle_delay": settle_delay}
         row = await (await conn.execute(_SQL["workers"])).fetchone()
         if row is None or row[0]:
             raise StillAtWork("a delivery run is awake; end it, wait 15 s, and adopt then")
-        adopted = await (await conn.execute(_SQL["adopt"], {"why": why})).fetchone()
+        adopted = await (await conn.execute(_SQL["adopt"], values)).fetchone()
         assert adopted is not None
-        identity, at = adopted
-        cursor = await conn.execute(_SQL["doubt what was due"], {"at": at})
+        identity, at, look_at = adopted
+        await conn.execute(_SQL["doubt longer"], {"at": at, "look_at": look_at})
+        cursor = await conn.execute(_SQL["doubt what was due"], {"at": at, "look_at": look_at})
         return Adoption(identity=identity, doubtful=cursor.rowcount)

@@ -1,20 +1,29 @@
 -- installation --
 -- Which log this is and how many claims it remembers.
-select i.identity, case when s.is_called then s.last_value else 0 end as claims, i.adopted_at
-from installation i, claim_seq s
+select identity, coalesce((select max(claim_number) from attempts where claim_number is not null), 0) as claims
+from installation
 
 -- adopt --
--- Makes this log another one: what was due until now may have been sent in its earlier life.
-update installation set identity = gen_random_uuid(), adopted_at = clock_timestamp(), adopted_why = %(why)s
-returning identity, adopted_at
+-- Makes this log another one: what was due until now may have been sent in its earlier life, and
+-- cannot be looked up before the slowest provider shows it.
+update installation set identity = gen_random_uuid(), adopted_at = clock_timestamp(), adopted_why = %(why)s,
+       look_at = clock_timestamp() + %(settle_delay)s
+returning identity, adopted_at, look_at
 
 -- doubt what was due --
 -- An effect that was due may have been tried from the moment it was due.
-update effects set state = 'DOUBT', due_at = %(at)s, doubt_since = coalesce(first_attempt_at, due_at),
+update effects set state = 'DOUBT', due_at = %(look_at)s, doubt_since = coalesce(first_attempt_at, due_at),
        first_attempt_at = coalesce(first_attempt_at, due_at),
        last_attempt_at = coalesce(last_attempt_at, due_at),
        last_error = 'adopted: it may have been sent since the backup', updated_at = %(at)s
 where state = 'PLANNED' and due_at <= %(at)s
+
+-- doubt longer --
+-- What was in doubt already may have been tried again, and what was under way too.
+update effects set due_at = case state when 'DOUBT' then greatest(due_at, %(look_at)s) else due_at end,
+       lease_until = case state when 'SENDING' then greatest(lease_until, %(at)s) end,
+       updated_at = %(at)s
+where state in ('DOUBT', 'SENDING')
 
 -- workers --
 -- Delivery runs that live.

@@ -40,6 +40,7 @@ class Candidate:
     last_attempt_at: datetime | None
     doubt_since: datetime | None
     expires_at: datetime | None
+    setup: str | None  # of the last call, where it is in doubt; None: nobody knows
     config_digest: str
     address: str | None
     now: datetime  # the database's clock at the lock
@@ -156,10 +157,14 @@ async def claim(
     claim_id: UUID,
     attempts: Sequence[NewAttempt],
     *,
+    setup: str,
     lease: timedelta,
     now: datetime,
-) -> int:
-    """Lease the effects and put their attempts on record; the number of this claim in the log."""
+) -> tuple[int, int]:
+    """Lease the effects and put their attempts on record.
+
+    The number of this claim, and the highest number of earlier ones that the log remembers.
+    """
     cursor = await conn.execute(
         _SQL["claim"],
         {
@@ -169,13 +174,14 @@ async def claim(
             "purpose": [str(attempt.purpose) for attempt in attempts],
             "sha256": [attempt.request_sha256 for attempt in attempts],
             "body": [attempt.request_body for attempt in attempts],
+            "setup": setup,
             "lease": lease,
             "now": now,
         },
     )
     row = await cursor.fetchone()
     assert row is not None, "a claim is of at least one effect"
-    return int(row[0])
+    return int(row[0]), int(row[1])
 
 
 async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: datetime) -> None:

@@ -7,7 +7,7 @@ select count(*) from (
       and (e.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
-            and (o.event_seq, o.id) < (e.event_seq, e.id)))
+            and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))
     limit %(limit)s) as found
 
 -- next due --
@@ -39,12 +39,15 @@ returning e.id
 -- lock due --
 -- Locks what may be claimed, most urgent first; what another process holds is passed over.
 select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
-       e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.config_digest, e.address,
+       e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.setup, e.config_digest, e.address,
        clock_timestamp() as now
 from (values (0), (1), (2)) as p (priority)
 cross join lateral (
     select x.id, x.event_id, x.kind, x.recipient_id, x.template, x.variables, x.state, x.attempts,
            x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
+           case when x.doubt_since is not null then (
+               select a.setup from attempts a where a.effect_id = x.id and a.purpose = 'send'
+               order by a.number desc limit 1) end as setup,
            plans.config_digest, recipients.address
     from effects x
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
@@ -54,7 +57,7 @@ cross join lateral (
       and (x.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = x.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
-            and (o.event_seq, o.id) < (x.event_seq, x.id)))
+            and ((o.event_seq, o.id) < (x.event_seq, x.id) or (o.state = 'SENDING' and o.id <> x.id))))
     order by x.due_at
     limit %(limit)s
     for update of x skip locked) as e
@@ -96,10 +99,13 @@ with c as (
     from c where e.id = c.id
     returning e.id, e.calls
 )
-insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body)
-select c.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.sha256, c.body
+insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body,
+                      setup, claim_number)
+select c.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.sha256, c.body,
+       %(setup)s, case row_number() over () when 1 then (select number from numbered) end
 from c join claimed using (id)
-returning (select number from numbered)
+returning (select number from numbered),
+          (select coalesce(max(a.claim_number), 0) from attempts a where a.claim_number is not null)
 
 -- close unsent --
 -- Ends effects without a call: suppressed, past knowing, or impossible to render.

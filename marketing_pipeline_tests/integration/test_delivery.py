@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from marketing_pipeline import settings
-from marketing_pipeline.delivery import replay
+from marketing_pipeline.delivery import replay, settling
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
@@ -50,7 +50,7 @@ def test_faults_of_every_kind_make_nothing_twice_and_lose_nothing(
         )
     )
     record(database, [lead(n) for n in range(60)] + [post(n) for n in range(40)])
-    report = run(used, linger=4)
+    report = run(used, linger=10)
     assert report.calls > 160, "the faults were seen"
     assert states(database) == {"SENT": 160}
     acts = sandbox.acts()
@@ -179,7 +179,7 @@ def test_the_books_balance_at_every_instant_while_the_engine_works(
     )
     record(database, [lead(n) for n in range(150)] + [post(n) for n in range(50)])
     record(database, [campaign(campaign_name(home), "c1")])
-    engine = threading.Thread(target=run, args=(used,), kwargs={"linger": 3})
+    engine = threading.Thread(target=run, args=(used,), kwargs={"linger": 10})
     seen: Counter[bool] = Counter()
     with psycopg.connect(database, autocommit=True) as conn:
         engine.start()
@@ -191,3 +191,33 @@ def test_the_books_balance_at_every_instant_while_the_engine_works(
             seen[any(row[1] for row in rows)] += 1
     assert seen[True] > 50, "it was looked at while work was under way"
     assert states(database) == {"SENT": 2 * 150 + 50 + 50}
+
+
+def test_a_provider_that_was_set_up_anew_is_not_asked_about_calls_of_the_old_one(
+    used: settings.Settings, database: str, sandbox: Sandbox, home: Path
+) -> None:
+    sandbox.faults({"provider": "mailgun", "kind": "error_after", "share": 1})
+    record(database, [lead(1)])
+    record(database, [campaign(campaign_name(home), "c1")])
+    run(used, linger=0.2)
+    with psycopg.connect(database) as conn:  # let it still be in doubt: its look-up is far away
+        conn.execute("set session_replication_role = replica")
+        conn.execute(
+            """update effects set state = 'DOUBT', doubt_since = first_attempt_at, due_at = now(),
+               settled_at = null, provider_ref = null, last_error = 'x'
+               where provider like 'mailgun%'"""
+        )
+    file = home / "campaigns" / "demo.yaml"
+    file.write_text(file.read_text().replace("domain: mg.example.com", "domain: mg2.example.com"))
+    acts = sandbox.acts()
+    run(used, linger=0.2)
+    with psycopg.connect(database) as conn:
+        row = conn.execute("select last_error from effects where state = 'UNKNOWN'").fetchone()
+    assert row is not None
+    assert "set up differently" in row[0]
+    assert sandbox.acts() == acts
+
+
+def test_an_answer_that_postgresql_cannot_store_holds_up_nobody() -> None:
+    assert settling.storable("502 bad\x00gate\ud800way") == "502 bad?gate?way"
+    assert settling.storable(None) is None

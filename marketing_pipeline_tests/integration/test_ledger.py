@@ -86,7 +86,7 @@ async def lock_and_claim(
         ]
         now = datetime.now(UTC) - ago
         if attempts:
-            await ledger.claim(conn, provider, claim_id, attempts, lease=LEASE, now=now)
+            await ledger.claim(conn, provider, claim_id, attempts, setup="s", lease=LEASE, now=now)
     return claim_id, found
 
 

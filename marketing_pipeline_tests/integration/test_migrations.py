@@ -211,7 +211,9 @@ async def work_off(url: str) -> dict[str, str]:
                     for one in found
                 ]
                 lease = timedelta(seconds=30)
-                await ledger.claim(conn, provider, claim_id, attempts, lease=lease, now=now)
+                await ledger.claim(
+                    conn, provider, claim_id, attempts, setup="s", lease=lease, now=now
+                )
             settlements = [
                 Settlement(
                     effect_id=one.id,

@@ -577,7 +577,9 @@ def test_what_was_due_before_an_adoption_starts_in_doubt(shared: str) -> None:
         events = [lead("old", at=old), lead("new", "eve@example.com", at=new)]
         async with alone(shared, *events) as conn:
             await conn.execute(
-                "update installation set adopted_at = %s, adopted_why = 'restored'", (adopted,)
+                """update installation set adopted_at = %(at)s, look_at = %(at)s,
+                   adopted_why = 'restored'""",
+                {"at": adopted},
             )
             rules = await keep(conn, body(for_ever=True))
             await plan_all(conn, rules)

@@ -236,6 +236,14 @@ def test_two_engines_that_settle_an_events_last_two_effects_complete_it(
     assert row[0] > 5, "hardly any two were settled together"
 
 
+CLAIMED = """
+insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256,
+                      claim_number)
+select effect_id, number + 1, purpose, claim_id, provider, started_at, request_sha256,
+       claim_number + 1
+from attempts order by number desc limit 1 returning claim_number"""
+
+
 def test_a_run_that_starts_while_another_claims_is_not_taken_for_a_restored_log(
     used: settings.Settings, database: str
 ) -> None:
@@ -252,8 +260,8 @@ def test_a_run_that_starts_while_another_claims_is_not_taken_for_a_restored_log(
 
             class Meanwhile(Redis):
                 async def get(self, name: Any) -> Any:
-                    [(claim,)] = await ask(conn, "select nextval('claim_seq')")
-                    await other.reach(claim)
+                    [(claim,)] = await ask(conn, CLAIMED)
+                    await other.reach(claim, remembered=claim - 1, after=0)
                     return await super().get(name)
 
             async with Meanwhile.from_url(used.redis_url or "") as late:

@@ -69,7 +69,9 @@ class Log:
             ]
             now = datetime.now(UTC)
             if attempts:
-                await ledger.claim(self.conn, provider, claim_id, attempts, lease=LEASE, now=now)
+                await ledger.claim(
+                    self.conn, provider, claim_id, attempts, setup="s", lease=LEASE, now=now
+                )
         return [(one.id, claim_id, one.calls + 1) for one in found]
 
     async def answer(self, attempt: tuple[UUID, UUID, int], **said: Any) -> None:
@@ -260,7 +262,8 @@ def test_a_late_accepted_of_the_attempt_before_settles_what_was_redriven(
             "once: another effect has reached this person, or will",
         ),
         (
-            "update installation set adopted_at = clock_timestamp(), adopted_why = 'restored'",
+            """update installation set adopted_at = clock_timestamp(), look_at = clock_timestamp(),
+               adopted_why = 'restored'""",
             "adopted: this log was restored, and may have sent it in its earlier life",
         ),
     ],

@@ -128,7 +128,8 @@ def adopt(used: settings.Settings, database: str) -> None:
             await psycopg.AsyncConnection.connect(database, autocommit=True) as conn,
             Redis.from_url(used.redis_url) as client,
         ):
-            await high_water.adopt(conn, marks(used), client, "restored from a backup")
+            why, slowest = "restored from a backup", timedelta(seconds=2)
+            await high_water.adopt(conn, marks(used), client, why, slowest)
 
     asyncio.run(adopted())
 

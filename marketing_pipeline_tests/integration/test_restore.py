@@ -56,7 +56,8 @@ def adopt(used: settings.Settings) -> Adoption:
             await psycopg.AsyncConnection.connect(used.database_url, autocommit=True) as conn,
             Redis.from_url(used.redis_url) as client,
         ):
-            return await high_water.adopt(conn, marks(used), client, "restored from a backup")
+            why, slowest = "restored from a backup", timedelta(seconds=2)
+            return await high_water.adopt(conn, marks(used), client, why, slowest)
 
     return asyncio.run(adopted())
 
@@ -169,10 +170,57 @@ def test_a_log_that_goes_back_in_time_under_a_running_engine_is_noticed(
     async def reach() -> None:
         async with Redis.from_url(servers.redis_url) as client:
             water = high_water.HighWater(tmp_path, client, uuid.uuid4())
-            await water.reach(7, after=water.seen)
-            await water.reach(9, after=water.seen)
-            await water.reach(8, after=7)  # two claims at once may end in either order
-            with pytest.raises(high_water.ReadOnly, match="remembers 9 claims, and 9"):
-                await water.reach(9, after=water.seen)
+            await water.reach(7, remembered=0, after=water.seen)
+            await water.reach(9, remembered=7, after=water.seen)
+            await water.reach(8, remembered=7, after=7)  # two at once may end in either order
+            with pytest.raises(high_water.ReadOnly, match="remembers 7 claims, and 9"):
+                await water.reach(140, remembered=7, after=water.seen)  # whatever its number is
 
     asyncio.run(reach())
+
+
+def test_a_sequence_that_recovery_set_ahead_hides_no_restore(
+    used: settings.Settings, database: str, servers: embedded.Servers
+) -> None:
+    """PostgreSQL logs sequences 32 ahead: after a crash or a restore they have run on."""
+    record(database, [lead(1)])
+    run(used)
+    record(database, [lead(2)])
+    with backup(servers, database) as restored:
+        run(used)
+        with psycopg.connect(restored) as conn:
+            conn.execute("select setval('claim_seq', last_value + 32) from claim_seq")
+        with pytest.raises(high_water.ReadOnly, match="restored from a backup"):
+            run(with_log(used, restored))
+
+
+def test_what_was_due_is_asked_about_when_the_slowest_provider_shows_it(
+    used: settings.Settings, database: str
+) -> None:
+    record(database, [lead(n) for n in range(3)])
+    run(used)
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("set session_replication_role = replica")
+        conn.execute(
+            """update effects set state = 'PLANNED', settled_at = null, provider_ref = null
+               where kind = 'email'"""
+        )
+        conn.execute(
+            """update effects set state = 'DOUBT', settled_at = null, provider_ref = null,
+               doubt_since = first_attempt_at, due_at = now() - interval '1 hour'
+               where kind = 'contact'"""
+        )
+        record(database, [lead(9)])  # it waits for its plan
+        adopted = adopt(used)
+        assert adopted.doubtful == 3
+        left = conn.execute(
+            """select count(*), min(due_at) >= (select look_at from installation) from effects
+               where state = 'DOUBT'"""
+        ).fetchone()
+        assert left == (6, True)
+        run(used, linger=0.2)
+        waiting = conn.execute(
+            """select count(*), min(e.due_at) >= min(i.look_at) from effects e, installation i
+               where e.state = 'DOUBT'"""
+        ).fetchone()
+    assert waiting in {(8, True), (0, None)}, "unless the two seconds had passed"

@@ -213,7 +213,8 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("heartbeat", {"kind": "idle"}),
     ("PLANNED", {"redrives": -1}),
     ("installation", {"one": False}),
-    ("installation", {"adopted_at": NOW}),
+    ("installation", {"adopted_at": NOW, "look_at": NOW}),
+    ("installation", {"adopted_at": NOW, "adopted_why": "restored"}),
     ("resolution", {"number": 0}),
     ("resolution", {"action": "forget"}),
     ("resolution", {"why": " "}),
@@ -450,6 +451,7 @@ HOT: list[tuple[str, str, tuple[set[str], ...]]] = [
 ]
 TYPES = {
     "provider": ("text", "'mail'"),
+    "providers": ("text[]", "array['mail']"),
     "limit": ("int", "100"),
     "now": ("timestamptz", "now()"),
     "settle_delay": ("interval", "'1 minute'"),

@@ -5,12 +5,19 @@ create table installation (
     -- What was due by then may have been sent in another life of this log: it starts in doubt.
     adopted_at timestamptz,
     adopted_why text,
+    look_at timestamptz,                  -- and is asked about from then on: providers need a while
     created_at timestamptz not null,
-    check ((adopted_at is null) = (adopted_why is null))
+    check ((adopted_at is null) = (adopted_why is null)),
+    check ((adopted_at is null) = (look_at is null))
 );
 insert into installation (identity, created_at) values (gen_random_uuid(), clock_timestamp());
--- Numbers claims; how far it came is kept outside the database too.
+-- Numbers claims; how far it came is kept outside the database too. What the log remembers is read from
+-- its rows: recovery sets a sequence up to 32 ahead of what was committed.
 create sequence claim_seq as bigint;
+alter table attempts
+    add column claim_number bigint,       -- of its claim, on one attempt of each
+    add column setup text;                -- digest of how the provider was set up: adapter and options
+create unique index attempts_claims on attempts (claim_number) where claim_number is not null;
 
 alter table effects
     add column expires_at timestamptz,    -- not sent any more after this; null: whenever it can be
