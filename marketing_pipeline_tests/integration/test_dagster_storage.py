@@ -213,5 +213,5 @@ def test_the_queue_is_quick_and_delivery_runs_have_a_limit_of_their_own(home: Ho
         text=True,
         check=True,
     )
-    limits = [{"key": "marketing/delivery", "limit": 2}]
+    limits = [{"key": "marketing/delivery", "limit": 3}]
     assert json.loads(told.stdout) == [1, limits, True, False]
