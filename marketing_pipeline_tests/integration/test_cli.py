@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+import redis
 
 from marketing_pipeline import embedded
 from marketing_pipeline.event_log import schema
@@ -112,9 +113,10 @@ def test_a_person_is_suppressed_by_address_and_a_stranger_is_an_error(
     assert rows == [("all", "asked by mail")]
 
 
-def test_a_log_is_adopted_with_its_reason(cli: Cli, database: str) -> None:
+def test_a_log_is_adopted_with_its_reason(cli: Cli, database: str, valkey: redis.Redis) -> None:
     with psycopg.connect(database, autocommit=True) as conn:
-        conn.execute("select setval('claim_seq', 5)")
+        [(identity,)] = conn.execute("select identity from installation").fetchall()
+        valkey.set(f"high_water:{identity}", 5)
         asked = json.loads(cli("doctor", "--json").stdout)
         (mark,) = [one for one in asked if one["part"] == "high-water mark"]
         assert not mark["passed"]
