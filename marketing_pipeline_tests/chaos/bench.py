@@ -120,7 +120,8 @@ class Engine:
 
     def crash(self) -> str | None:
         """What it said at its end, if it ended by itself and with an error."""
-        return None if self.process.exitcode in (0, -signal.SIGKILL) else self.tail()
+        code = self.process.exitcode
+        return None if code in (0, -signal.SIGKILL) else f"it ended with {code}: {self.tail()}"
 
     def tail(self) -> str:
         return self.log.read_text()[-600:] if self.log.exists() else ""

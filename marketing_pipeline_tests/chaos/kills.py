@@ -77,6 +77,9 @@ FAULTS: tuple[dict[str, Any], ...] = tuple(
 )
 
 
+STUCK = "it did not end"  # how `Engine.stop` says so
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What became of one log."""
@@ -84,7 +87,8 @@ class Result:
     kills: int
     in_flight: int  # effects that were being called when their engine was killed
     verdict: Verdict
-    trouble: str  # empty where there was none
+    crashes: tuple[str, ...]  # engines that ended by themselves; others took over
+    stuck: str  # what would not end when told to; empty where there was none
 
 
 def run(budget: int, seed: int, progress: Progress) -> Tally:
@@ -131,7 +135,8 @@ def one_log(bench: Bench, kills: int, seed: str, progress: Progress) -> Result:
         kills=kills,
         in_flight=in_flight,
         verdict=verdict,
-        trouble="; ".join(one for one in crashes if one),
+        crashes=tuple(one for one in crashes if one and not one.startswith(STUCK)),
+        stuck="; ".join(one for one in crashes if one and one.startswith(STUCK)),
     )
 
 
@@ -210,7 +215,8 @@ def count(tally: Tally, result: Result) -> None:
     tally.duplicates += len(verdict.twice)
     tally.losses += len(verdict.lost) + len(verdict.unaccounted)
     tally.unknown += len(verdict.unknown)
-    found = [result.trouble, "" if verdict.clean else verdict.words()[:2000]]
+    tally.crashes += result.crashes
+    found = [result.stuck, "" if verdict.clean else verdict.words()[:2000]]
     if len(verdict.unknown) > result.in_flight:
         found.append(f"{len(verdict.unknown)} unknown, {result.in_flight} were in flight")
     if any(found):
