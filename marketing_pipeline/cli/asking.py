@@ -22,10 +22,14 @@ def used() -> Settings:
 
 
 def ask(question: Callable[[psycopg.AsyncConnection], Coroutine[None, None, T]]) -> T:
+    """Run a query function on the installation's log."""
+    return ask_at(locate(used()).database_url, question)
+
+
+def ask_at(url: str, question: Callable[[psycopg.AsyncConnection], Coroutine[None, None, T]]) -> T:
     """Run a query function on a connection of its own, in autocommit mode."""
 
     async def asked() -> T:
-        url = locate(used()).database_url
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
             return await question(conn)
 

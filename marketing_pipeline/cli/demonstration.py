@@ -5,19 +5,19 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from marketing_pipeline.cli import evidence, exclusion, processes, traffic
+from marketing_pipeline.cli.asking import ask_at
 from marketing_pipeline.cli.evidence import Evidence
 from marketing_pipeline.cli.processes import Processes
 from marketing_pipeline.cli.reconciliation import LedgerEntry, Reconciliation, reconcile
@@ -90,7 +90,7 @@ def _run(used: Settings, *, once: bool, json_file: Path | None) -> int:
     console, began = Console(), time.monotonic()
     with console.status("starting PostgreSQL and Valkey"):
         url = locate(used).database_url
-    if strangers := _ask(url, lambda conn: status.strangers(conn, SOURCE)):
+    if strangers := ask_at(url, lambda conn: status.strangers(conn, SOURCE)):
         console.print(
             f"[red]the log holds {strangers} unfinished events of your own, which the demo would "
             "send to its sandbox[/]; deliver them first, or give the demo a log of its own: "
@@ -152,36 +152,28 @@ def _books(console: Console, started: Processes, url: str, ingest: str, found: E
         answers=answers,
         logged=_events(url) - before,
         unfinished=_unfinished(url),
-        outcome=_ask(url, lambda conn: status.outcome(conn, SOURCE, since)),
-        days=_ask(url, lambda conn: reading.conservation(conn, since.date(), until.date())),
+        outcome=ask_at(url, lambda conn: status.outcome(conn, SOURCE, since)),
+        days=ask_at(url, lambda conn: reading.conservation(conn, since.date(), until.date())),
         acts=reconcile(_ledger(url), evidence.acts(found.record), earlier=found.earlier),
     )
 
 
-def _ask(url: str, question: Callable[[psycopg.AsyncConnection], Coroutine[None, None, T]]) -> T:
-    async def asked() -> T:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as conn:
-            return await question(conn)
-
-    return asyncio.run(asked())
-
-
 def _ledger(url: str) -> list[LedgerEntry]:
-    entries = _ask(url, lambda conn: status.ledger_of(conn, SOURCE))
+    entries = ask_at(url, lambda conn: status.ledger_of(conn, SOURCE))
     return [LedgerEntry(id=id, state=state) for id, state in entries]
 
 
 def _events(url: str) -> int:
-    return sum(_ask(url, status.read).events.values())
+    return sum(ask_at(url, status.read).events.values())
 
 
 def _unfinished(url: str) -> int:
-    return _ask(url, lambda conn: status.unfinished(conn, SOURCE))
+    return ask_at(url, lambda conn: status.unfinished(conn, SOURCE))
 
 
 def _deliver(console: Console, started: Processes, url: str, ingest: str) -> Answers:
     """Post everything and watch until nothing is under way."""
-    key = _ask(url, lambda conn: intake.create_key(conn, SOURCE, datetime.now(UTC)))
+    key = ask_at(url, lambda conn: intake.create_key(conn, SOURCE, datetime.now(UTC)))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         answers = asyncio.run(traffic.post(ingest, key, uuid.uuid4().hex[:8], progress))

@@ -95,7 +95,8 @@ async def due_events(
         values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
         await cursor.execute(_SQL["due events"], values)
         return [
-            DueEvent(event=_event(row), planned=row["planned"]) for row in await cursor.fetchall()
+            DueEvent(event=event_row(row), planned=row["planned"])
+            for row in await cursor.fetchall()
         ]
 
 
@@ -247,7 +248,8 @@ async def templates(conn: AsyncConnection, hashes: Sequence[str]) -> list[Templa
         return await cursor.fetchall()
 
 
-def _event(row: Mapping[str, Any]) -> Event:
+def event_row(row: Mapping[str, Any]) -> Event:
+    """An event of a row that holds its facts."""
     return Event(
         id=row["id"],
         seq=row["seq"],
@@ -263,7 +265,7 @@ def _event(row: Mapping[str, Any]) -> Event:
 def plan_row(row: Mapping[str, Any]) -> Plan:
     """A plan of a row that holds its event too."""
     return Plan(
-        event=_event(row),
+        event=event_row(row),
         epoch=row["epoch"],
         cut=Cut(seq=row["cut_seq"], at=row["cut_at"]),
         config_digest=row["config_digest"],

@@ -10,10 +10,9 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from marketing_pipeline.domain import redrive
-from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import Rules
 from marketing_pipeline.domain.redrive import FailedEffect
-from marketing_pipeline.event_log import queries
+from marketing_pipeline.event_log import planning, queries
 
 _SQL = queries.load("redriving.sql")
 _BATCH = 500  # effects, or events, a transaction
@@ -131,7 +130,9 @@ def _sort_events(
     """Those that can be planned now; all of them are told in `found`."""
     plannable = []
     for row in rows:
-        why_not = redrive.why_not_planned(_event(row), row["due_since"], by.rules, by.now)
+        why_not = redrive.why_not_planned(
+            planning.event_row(row), row["due_since"], by.rules, by.now
+        )
         if why_not is None:
             plannable.append(row["id"])
         told = Listed(
@@ -142,16 +143,3 @@ def _sort_events(
         )
         (found.left if why_not else found.replanned).append(told)
     return plannable
-
-
-def _event(row: Mapping[str, Any]) -> Event:
-    return Event(
-        id=row["id"],
-        seq=row["seq"],
-        type=EventType(row["type"]),
-        payload=row["payload"],
-        source=row["source"],
-        origin=Origin(row["origin"]),
-        scheduled_at=row["scheduled_at"],
-        recipient_id=row["recipient_id"],
-    )
