@@ -13,36 +13,34 @@ order by address collate "C"
 on conflict do nothing
 
 -- events --
--- Numbers the events as they came and inserts them in the order of their keys; a key that is taken is left alone. No conflict target: with one, a racing insert of the same event can still fail on the primary key. Texts go in binary, for in text form Python escapes each quote of a payload.
+-- Numbers the events as they came and inserts them in the order of their keys; a key that is taken is left alone. No conflict target: with one, a racing insert of the same event can still fail on the primary key. Whoever waits for events is woken when this commits, and only if there is one: all notices of a transaction are delivered as one.
 with arriving as materialized (
     select nextval('fact_seq') as seq, e.*
-    from unnest(%(id)s::uuid[], %(key)b::text[], %(type)b::text[], %(payload)b::text[],
-                %(source)b::text[], %(origin)b::text[], %(fingerprint)b::text[],
-                %(address)b::text[], %(scheduled_at)s::timestamptz[], %(traceparent)b::text[],
-                %(caused_by)s::uuid[])
+    from rows from (json_to_recordset(%(events)s::json)
+         as (id uuid, key text, type text, payload jsonb, source text, origin text,
+             fingerprint text, address text, scheduled_at timestamptz, traceparent text,
+             caused_by uuid))
          with ordinality as e (id, key, type, payload, source, origin, fingerprint, address,
                                scheduled_at, traceparent, caused_by, place)
     order by place
+), recorded as (
+    insert into marketing_events (id, seq, idempotency_key, type, payload, source, origin, fingerprint,
+                                  recipient_id, scheduled_at, created_at, traceparent, caused_by, updated_at)
+    select a.id, a.seq, a.key, a.type, a.payload, a.source, a.origin, a.fingerprint,
+           (select r.id from recipients r where r.address = a.address),
+           a.scheduled_at, %(now)s, a.traceparent, a.caused_by, %(now)s
+    from arriving a
+    order by a.key collate "C", a.seq
+    on conflict do nothing
+    returning idempotency_key
 )
-insert into marketing_events (id, seq, idempotency_key, type, payload, source, origin, fingerprint,
-                              recipient_id, scheduled_at, created_at, traceparent, caused_by, updated_at)
-select a.id, a.seq, a.key, a.type, a.payload::jsonb, a.source, a.origin, a.fingerprint,
-       (select r.id from recipients r where r.address = a.address),
-       a.scheduled_at, %(now)s, a.traceparent, a.caused_by, %(now)s
-from arriving a
-order by a.key collate "C", a.seq
-on conflict do nothing
-returning idempotency_key
+select idempotency_key, pg_notify('marketing_events', '') from recorded
 
 -- taken --
 -- What stands in the log under these keys.
 select idempotency_key, id, fingerprint, type, source, scheduled_at
 from marketing_events
 where idempotency_key = any(%(keys)b)
-
--- notify --
--- Wakes whoever waits for events, when this transaction commits.
-select pg_notify('marketing_events', '')
 
 -- revision --
 -- What the migrations left; the table is missing where there were none.

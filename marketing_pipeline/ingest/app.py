@@ -1,62 +1,87 @@
 """The ingest service as an ASGI application."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from importlib import resources
-
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
+from typing import Any
 
 from marketing_pipeline.ingest import problem
 from marketing_pipeline.ingest.batcher import Batcher
 from marketing_pipeline.ingest.database import Unavailable
 from marketing_pipeline.ingest.events import Events
+from marketing_pipeline.ingest.exchange import Answer, Gone, Receive, Request, Send
 from marketing_pipeline.ingest.health import Health
-from marketing_pipeline.ingest.lingering import closing
 from marketing_pipeline.ingest.problem import Rejected
 from marketing_pipeline.ingest.senders import Senders
 from marketing_pipeline.settings import Settings
 
+Endpoint = Callable[[Request], Awaitable[Answer]]
 
-def create_app(settings: Settings, database_url: str) -> Starlette:
+
+class Ingest:
     """The service that records into this database.
 
-    It starts without the database too, and records as soon as that is there. `settings` only says
-    what to advise when it is not: an embedded server is started otherwise than another.
+    It starts without the database too, and records as soon as that is there.
     """
-    senders, batcher = Senders(database_url), Batcher(database_url)
-    events, health = Events(senders, batcher), Health(database_url, _advice(settings))
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    def __init__(self, senders: Senders, batcher: Batcher, health: Health) -> None:
+        events = Events(senders, batcher)
+        self._parts = senders, batcher, health
+        self._endpoints: Mapping[str, tuple[str, Endpoint]] = {
+            "/events": ("POST", events.post),
+            "/events/batch": ("POST", events.post_batch),
+            "/healthz": ("GET", health.alive),
+            "/readyz": ("GET", health.ready),
+            "/openapi.json": ("GET", _openapi),
+        }
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        try:
+            answer = await self._endpoint(scope)(Request(scope, receive))
+        except Rejected as rejected:
+            answer = rejected.problem.answer()
+        except Unavailable as error:
+            answer = problem.unavailable(str(error)).answer()
+        except Gone:
+            return
+        except Exception:
+            await problem.internal().answer().send(receive, send)
+            raise  # the server logs it
+        await answer.send(receive, send)
+
+    def _endpoint(self, scope: Mapping[str, Any]) -> Endpoint:
+        method, endpoint = self._endpoints.get(scope["path"], ("", None))
+        if endpoint is None:
+            raise Rejected(problem.not_found())
+        if scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"):
+            allow = "GET, HEAD" if method == "GET" else method
+            raise Rejected(problem.method_not_allowed(allow))
+        return endpoint
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """From the server's start to its end (https://asgi.readthedocs.io/en/latest/specs/lifespan.html)."""
+        senders, batcher, health = self._parts
+        await receive()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(senders.close)
             stack.push_async_callback(health.close)
             await stack.enter_async_context(batcher)
-            yield
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
 
-    app = Starlette(
-        routes=[
-            Route("/events", events.post, methods=["POST"]),
-            Route("/events/batch", events.post_batch, methods=["POST"]),
-            Route("/healthz", health.alive, methods=["GET"]),
-            Route("/readyz", health.ready, methods=["GET"]),
-            Route("/openapi.json", _openapi, methods=["GET"]),
-        ],
-        exception_handlers={
-            Rejected: _rejected,
-            Unavailable: _unavailable,
-            ClientDisconnect: _gone,
-            HTTPException: _no_route,
-            Exception: _fault,
-        },
-        lifespan=lifespan,
-    )
-    app.router.redirect_slashes = False  # a redirected POST loses its body in many clients
-    return app
+
+def create_app(settings: Settings, database_url: str) -> Ingest:
+    """The service on this database.
+
+    `settings` only says what to advise when it is not there: an embedded server is started
+    otherwise than another.
+    """
+    health = Health(database_url, _advice(settings))
+    return Ingest(Senders(database_url), Batcher(database_url), health)
 
 
 def document() -> bytes:
@@ -70,30 +95,5 @@ def _advice(settings: Settings) -> str:
     return "check MARKETING_DATABASE_URL, and that its server runs"
 
 
-async def _openapi(_: Request) -> Response:
-    return Response(document(), media_type="application/json")
-
-
-async def _rejected(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Rejected)
-    return closing(error.problem.response())
-
-
-async def _unavailable(_: Request, error: Exception) -> Response:
-    return problem.unavailable(str(error)).response()
-
-
-async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # the sender went away: nobody reads this
-
-
-async def _no_route(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        allow = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
-        return problem.method_not_allowed(allow).response()
-    return problem.not_found().response()
-
-
-async def _fault(_: Request, __: Exception) -> Response:
-    return problem.internal().response()  # the server logs it
+async def _openapi(_: Request) -> Answer:
+    return Answer(200, document(), {"Content-Type": "application/json"})

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, Strict, ValidationError
-from starlette.requests import Request
 
 from marketing_pipeline.domain import payload
 from marketing_pipeline.domain.event import EventType, InvalidEvent
 from marketing_pipeline.ingest import problem
+from marketing_pipeline.ingest.exchange import Gone, Request
 from marketing_pipeline.ingest.problem import Rejected
 
 MAX_EVENT = 256 * 1024  # bytes of one event's body
@@ -64,16 +64,21 @@ async def read(request: Request, limit: int) -> object:
         Rejected: it is of another kind, too large, too slow, or no JSON.
     """
     _check_kind(request)
-    declared = request.headers.get("content-length", "")
+    declared = request.header(b"content-length") or ""
     if declared.isdigit() and int(declared) > limit:
         raise Rejected(problem.too_large(limit))
     content = bytearray()
     try:
         async with asyncio.timeout(_PATIENCE.total_seconds()):
-            async for chunk in request.stream():
-                content += chunk
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                content += message.get("body", b"")
                 if len(content) > limit:  # a chunked body does not say so before
                     raise Rejected(problem.too_large(limit))
+                more = message.get("more_body", False)
     except TimeoutError:
         raise Rejected(problem.too_slow()) from None
     return parse(bytes(content))
@@ -161,7 +166,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_integer)
 
 
 def _check_kind(request: Request) -> None:
-    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    kind, _, parameters = (request.header(b"content-type") or "").partition(";")
     charset = parameters.replace(" ", "").lower()
     if kind.strip().lower() != "application/json" or charset not in _CHARSETS:
         raise Rejected(
@@ -169,7 +174,7 @@ def _check_kind(request: Request) -> None:
                 "Content-Type", "Content-Type is not application/json", "send JSON in UTF-8"
             )
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if (request.header(b"content-encoding") or "identity").lower() != "identity":
         raise Rejected(
             problem.unsupported(
                 "Content-Encoding", "Content-Encoding is not understood", "send it uncompressed"

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from marketing_pipeline import telemetry
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import InvalidEvent, NewEvent
@@ -22,6 +19,7 @@ from marketing_pipeline.event_log.intake import Recorded, Verdict
 from marketing_pipeline.ingest import body, problem, traceparent
 from marketing_pipeline.ingest.batcher import Batcher, Outcome
 from marketing_pipeline.ingest.body import EventBody
+from marketing_pipeline.ingest.exchange import Answer, Request, as_json
 from marketing_pipeline.ingest.problem import Problem, Rejected
 from marketing_pipeline.ingest.senders import Senders
 
@@ -40,7 +38,7 @@ class Envelope:
     now: datetime
 
 
-Answer = Outcome | Problem
+Result = Outcome | Problem
 
 
 class Events:
@@ -50,15 +48,15 @@ class Events:
         self._senders = senders
         self._batcher = batcher
 
-    async def post(self, request: Request) -> Response:
+    async def post(self, request: Request) -> Answer:
         envelope = await self._envelope(request)
         taken = take(await body.read(request, body.MAX_EVENT), envelope)
         [answer] = await self._record([taken], envelope)
         status, members, headers = _reply(answer)
         kind = "application/problem+json" if status >= 400 else "application/json"
-        return JSONResponse(members, status, headers, media_type=kind)
+        return as_json(members, status, headers, kind=kind)
 
-    async def post_batch(self, request: Request) -> Response:
+    async def post_batch(self, request: Request) -> Answer:
         envelope = await self._envelope(request)
         items = _items(await body.read(request, body.MAX_BATCH), envelope)
         taken: list[NewEvent | Problem] = []
@@ -68,20 +66,20 @@ class Events:
                 await asyncio.sleep(0)
         replies = [_reply(one) for one in await self._record(taken, envelope)]
         results = [{"status": status} | members for status, members, _ in replies]
-        return JSONResponse({"results": results})
+        return as_json({"results": results})
 
     async def _envelope(self, request: Request) -> Envelope:
         """Before the body is read: nobody unknown can make this process hold 4 MiB."""
         return Envelope(
-            source=await self._senders.source_of(request.headers.get("authorization")),
-            key=request.headers.get("idempotency-key"),
-            traceparent=traceparent.valid(request.headers.getlist("traceparent")),
+            source=await self._senders.source_of(request.header(b"authorization")),
+            key=request.header(b"idempotency-key"),
+            traceparent=traceparent.valid(request.headers(b"traceparent")),
             now=datetime.now(UTC),
         )
 
     async def _record(
         self, taken: Sequence[NewEvent | Problem], envelope: Envelope
-    ) -> list[Answer]:
+    ) -> list[Result]:
         """Record what can be; a problem stays in its place."""
         events = [one for one in taken if isinstance(one, NewEvent)]
         outcomes = iter(await self._batcher.record(events) if events else [])
@@ -142,7 +140,7 @@ def _items(value: object, envelope: Envelope) -> list[object]:
     return value
 
 
-def _reply(answer: Answer) -> tuple[int, dict[str, Any], Mapping[str, str]]:
+def _reply(answer: Result) -> tuple[int, dict[str, Any], Mapping[str, str]]:
     """Status, members of the body, and headers."""
     match answer:
         case Recorded(event_id=event_id, verdict=Verdict.ACCEPTED):
@@ -162,7 +160,7 @@ def _reply(answer: Answer) -> tuple[int, dict[str, Any], Mapping[str, str]]:
             assert_never(answer)
 
 
-def _report(answer: Answer, source: str) -> None:
+def _report(answer: Result, source: str) -> None:
     match answer:
         case Recorded(event_id=event_id, verdict=Verdict.ACCEPTED):
             telemetry.emit("event_recorded", level=logging.DEBUG, event_id=event_id, source=source)

@@ -3,12 +3,10 @@
 import asyncio
 from datetime import timedelta
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from marketing_pipeline.event_log import intake, schema
 from marketing_pipeline.ingest import problem
 from marketing_pipeline.ingest.database import Line, Unavailable
+from marketing_pipeline.ingest.exchange import Answer, Request, as_json
 from marketing_pipeline.ingest.remembered import Remembered
 
 _FRESH = timedelta(seconds=1)  # anybody may ask; the database is asked no more often than this
@@ -23,20 +21,20 @@ class Health:
         self._reach = reach
         self._revisions = Remembered(self._load)
 
-    async def alive(self, _: Request) -> Response:
-        return JSONResponse({"status": "alive"})
+    async def alive(self, _: Request) -> Answer:
+        return as_json({"status": "alive"})
 
-    async def ready(self, _: Request) -> Response:
+    async def ready(self, _: Request) -> Answer:
         try:
             revision, needed = await self._revisions.value(_FRESH)
         except Unavailable as error:
-            return problem.unavailable(str(error), self._reach).response()
+            return problem.unavailable(str(error), self._reach).answer()
         if revision != needed:
             return problem.unavailable(
                 f"the schema is {revision or 'not there'}, this version needs {needed}",
                 "run `marketing-pipeline migrate`, or the version that goes with the schema",
-            ).response()
-        return JSONResponse({"status": "ready", "schema": revision})
+            ).answer()
+        return as_json({"status": "ready", "schema": revision})
 
     async def close(self) -> None:
         await self._line.close()

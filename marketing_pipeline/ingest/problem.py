@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import JSONResponse
-
 from marketing_pipeline.domain.event import InvalidEvent
+from marketing_pipeline.ingest.exchange import Answer, as_json
 
 _TYPE = "urn:problem-type:marketing-pipeline:"
 
@@ -39,13 +38,8 @@ class Problem:
             members["eventId"] = self.event_id
         return members
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(
-            self.members(),
-            status_code=self.status,
-            headers=dict(self.headers),
-            media_type="application/problem+json",
-        )
+    def answer(self) -> Answer:
+        return as_json(self.members(), self.status, self.headers, kind="application/problem+json")
 
 
 class Rejected(Exception):

@@ -5,10 +5,9 @@ import logging
 from socket import socket
 
 import uvicorn
-from starlette.applications import Starlette
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.ingest.app import create_app
+from marketing_pipeline.ingest.app import Ingest, create_app
 from marketing_pipeline.settings import Settings
 
 _KEEP_ALIVE = 75  # seconds; senders keep connections for a minute, and should be the first to close
@@ -31,7 +30,7 @@ def serve(
 
 
 def run(
-    app: Starlette, *, host: str = "127.0.0.1", port: int = 0, sockets: list[socket] | None = None
+    app: Ingest, *, host: str = "127.0.0.1", port: int = 0, sockets: list[socket] | None = None
 ) -> None:
     """Run the application with this service's server and log, at an address or on sockets."""
     telemetry.configure_logging()

@@ -337,6 +337,18 @@ def test_what_is_not_there_is_said_so(
     assert answer.json()["status"] == status
 
 
+def test_a_supervisor_may_ask_by_head(service: Service) -> None:
+    answer = service.client.head("/healthz")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_numbers_are_stored_as_they_were_sent(service: Service, database: str) -> None:
+    """The log gets all events of a flush as one JSON document."""
+    payload = {"n": [0.1, 1e-7, 1.5e15, -0.0, 9007199254740991], "t": '\u2028 "\\" \U0001f600'}
+    assert service.post(lead(type="CONTENT_PUBLISH", payload=payload)).status_code == 201
+    assert one_row(database, "payload") == (payload,)
+
+
 def test_the_service_does_not_know_dagster() -> None:
     """It would cost 2 s and 67 MB."""
     code = "import sys, marketing_pipeline.ingest.serve; print('dagster' in sys.modules)"
