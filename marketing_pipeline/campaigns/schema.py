@@ -77,6 +77,7 @@ class ProviderEntry(BaseModel):
     settle_delay: Span | None = None
     horizon: Span | None = None
     key_life: Span | None = None
+    at_least_once: bool = Field(default=False, strict=True)  # alerts: better twice than not at all
     breaker: BreakerEntry = BreakerEntry()
 
     @property

@@ -80,11 +80,14 @@ def _when_due(one: Standing, now: datetime) -> str:
 
 def _in_doubt(one: Standing, when: str, must_not: str | None) -> str:
     adapter = registry.ADAPTERS.get(str(one.setup.get("adapter")))
-    match adapter.contract.delivery_class if adapter else None:
+    options = one.setup.get("options", {})
+    match adapter.model_construct(**options).promised.delivery_class if adapter else None:
         case DeliveryClass.SEARCHABLE:
             return f"waits for the look-up {when}"
         case DeliveryClass.KEYED if must_not is None:
             return f"waits to be sent again under the same key {when}"
+        case DeliveryClass.BLIND if must_not is None:
+            return f"will be UNKNOWN {when}, or sent again where the file says at_least_once"
         case _:
             why = must_not or "the provider can neither deduplicate nor look up"
             return f"will be UNKNOWN {when}: {why}"

@@ -122,6 +122,8 @@ def _look_up(one: Undecided) -> str:
             )
         case "hubspot":
             return "the contact of the person in HubSpot, and when its properties changed"
+        case "webhook" if one.setup.get("options", {}).get("deduplicates") is False:
+            return "the post itself at the receiver, at the time of the attempts: it keeps no keys"
         case "webhook":
             return f"the Idempotency-Key {one.effect_id} in the receiver's log"
         case adapter:

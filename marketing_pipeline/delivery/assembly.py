@@ -88,6 +88,7 @@ def _destination(
             settle_delay=entry.settle_delay,
             horizon=entry.horizon,
             key_life=entry.key_life,
+            at_least_once=entry.at_least_once,
             base_url=base_url,
         )
     except ValidationError as error:

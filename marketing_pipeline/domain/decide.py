@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 6  # the first and five retries
 BACKOFF_BASE = timedelta(seconds=1)
 BACKOFF_CAP = timedelta(seconds=60)
 REPROBE = timedelta(minutes=5)  # a block whose end nobody told is tried again after this
-HOPE = timedelta(days=1)  # a repeat that is safe goes on for so long without a clear answer
+HOPE = timedelta(days=1)  # a repeat goes on for so long without a clear answer
 KEY_MARGIN = 0.1  # share of a key's life that is not relied on: clocks and queues differ
 
 
@@ -74,7 +74,7 @@ Decision = Settle | Bury | Retry | Doubt | GiveUp
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """In doubt: the same bytes with the same key."""
+    """In doubt: the same bytes with the same key, where that is safe or wished for all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +117,16 @@ def in_doubt(effect: Effect, contract: Contract, now: datetime) -> Step:
     match contract.delivery_class:
         case DeliveryClass.KEYED if not key_lives(effect, contract, now):
             return GiveUp("the provider no longer remembers our key: a repeat could be a duplicate")
-        case DeliveryClass.KEYED if is_hopeless(effect, now):
+        case DeliveryClass.BLIND if not contract.at_least_once:
+            return GiveUp("the provider can neither deduplicate nor look up")
+        case DeliveryClass.KEYED | DeliveryClass.BLIND if is_hopeless(effect, now):
             return GiveUp(f"no clear answer in {effect.attempts} attempts since the day before")
-        case DeliveryClass.KEYED:
+        case DeliveryClass.KEYED | DeliveryClass.BLIND:
             return Repeat()
         case DeliveryClass.SEARCHABLE if within_horizon(effect, contract, now):
             return LookUp()
         case DeliveryClass.SEARCHABLE:
             return GiveUp("the provider's look-up no longer reaches back to the attempt")
-        case DeliveryClass.BLIND:
-            return GiveUp("the provider can neither deduplicate nor look up")
         case _:
             assert_never(contract.delivery_class)
 
@@ -159,7 +159,7 @@ def key_lives(effect: Effect, contract: Contract, now: datetime) -> bool:
 
 
 def is_hopeless(effect: Effect, now: datetime) -> bool:
-    """Has a repeat that is always safe gone on for so long that a person should look?"""
+    """Has a repeat gone on for so long that a person should look?"""
     first = effect.first_attempt_at
     return effect.attempts >= MAX_ATTEMPTS and first is not None and now >= first + HOPE
 

@@ -32,7 +32,7 @@ TRANSITIONS = {
     (EffectState.SENDING, EffectState.FAILED): "Refused, or Unreached to the last",
     (EffectState.SENDING, EffectState.DOUBT): "Ambiguous, or the lease ran out",
     (EffectState.SENDING, EffectState.UNKNOWN): "Refused, and in doubt before",
-    (EffectState.DOUBT, EffectState.SENDING): "keyed: the same bytes with the same key",
+    (EffectState.DOUBT, EffectState.SENDING): "keyed or at_least_once: the same bytes again",
     (EffectState.DOUBT, EffectState.SENT): "looked up: found",
     (EffectState.DOUBT, EffectState.PLANNED): "looked up: absent",
     (EffectState.DOUBT, EffectState.FAILED): "looked up: absent, after the last attempt",
@@ -73,6 +73,7 @@ class Contract:
     settle_delay: timedelta  # how long a lost attempt may still take effect, or stay unseen
     key_life: timedelta | None = None  # KEYED: how long the key is kept; None: for ever (an upsert)
     horizon: timedelta | None = None  # SEARCHABLE: until when a look-up can be believed
+    at_least_once: bool = False  # BLIND: a doubt is repeated, though it may be a duplicate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,11 @@ class Options(BaseModel, ABC):
     contract: ClassVar[Contract]  # what the provider promises, before the operator's overrides
     key_life_is_theirs: ClassVar[bool] = True  # False: who runs the other end may promise more
 
+    @property
+    def promised(self) -> Contract:
+        """`contract` of the provider as these options describe it: some can promise less."""
+        return self.contract
+
     @abstractmethod
     def provider(self, name: str, contract: Contract, base_url: str | None) -> Provider:
         """The adapter; `base_url` replaces the provider's own address."""

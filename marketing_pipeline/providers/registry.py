@@ -25,6 +25,11 @@ ADAPTERS: Mapping[str, type[Options]] = {
 
 KINDS = {name: options.kind for name, options in ADAPTERS.items()}
 
+_NOT_BLIND = (
+    "is for a provider that can neither deduplicate nor be asked, such as a webhook with "
+    "`deduplicates: false`; leave it out"
+)
+
 
 def build(
     name: str,
@@ -34,6 +39,7 @@ def build(
     settle_delay: timedelta | None = None,
     key_life: timedelta | None = None,
     horizon: timedelta | None = None,
+    at_least_once: bool = False,
     base_url: str | None = None,
 ) -> Provider:
     """The provider that the operator calls `name`.
@@ -42,64 +48,69 @@ def build(
 
     Raises:
         KeyError: there is no such adapter.
-        ValidationError: an option or a span of the contract cannot be used; `loc` names it. Its
+        ValidationError: an option or a part of the contract cannot be used; `loc` names it. Its
             text repeats no value, but `errors()` does unless told include_input=False.
     """
     kind = ADAPTERS[adapter]
     checked = kind.model_validate(dict(options))
-    contract = _contract(kind, settle_delay, key_life, horizon)
+    contract = _contract(checked, settle_delay, key_life, horizon, at_least_once=at_least_once)
     return checked.provider(name, contract, base_url.rstrip("/") if base_url else None)
 
 
 def _contract(
-    kind: type[Options],
+    options: Options,
     settle_delay: timedelta | None,
     key_life: timedelta | None,
     horizon: timedelta | None,
+    *,
+    at_least_once: bool,
 ) -> Contract:
-    usual = kind.contract
+    usual = options.promised
     contract = Contract(
         delivery_class=usual.delivery_class,
         settle_delay=usual.settle_delay if settle_delay is None else settle_delay,
         key_life=usual.key_life if key_life is None else key_life,
         horizon=usual.horizon if horizon is None else horizon,
+        at_least_once=at_least_once,
     )
     if contract.settle_delay < timedelta(0):
-        raise _unusable(kind, "settle_delay", "is negative; write a duration such as 30s")
+        raise _unusable(options, "settle_delay", "is negative; write a duration such as 30s")
     if key_life is not None:
-        _check_key_life(kind, key_life)
+        _check_key_life(options, key_life)
     if horizon is not None and usual.delivery_class is not DeliveryClass.SEARCHABLE:
-        raise _unusable(kind, "horizon", "is for providers that can be searched; leave it out")
-    _check_order(kind, contract)
+        raise _unusable(options, "horizon", "is for providers that can be searched; leave it out")
+    if at_least_once and usual.delivery_class is not DeliveryClass.BLIND:
+        raise _unusable(options, "at_least_once", _NOT_BLIND)
+    _check_order(options, contract)
     return contract
 
 
-def _check_key_life(kind: type[Options], key_life: timedelta) -> None:
-    promised = kind.contract.key_life
+def _check_key_life(options: Options, key_life: timedelta) -> None:
+    promised = options.promised.key_life
     if promised is None:
-        raise _unusable(kind, "key_life", "is for providers that keep a key; leave it out")
-    if kind.key_life_is_theirs and key_life > promised:
+        raise _unusable(options, "key_life", "is for providers that keep a key; leave it out")
+    if options.key_life_is_theirs and key_life > promised:
         raise _unusable(
-            kind,
+            options,
             "key_life",
             f"is longer than the provider keeps a key: a repeat after {promised} would be a "
             "duplicate; shorten it or leave it out",
         )
 
 
-def _check_order(kind: type[Options], contract: Contract) -> None:
+def _check_order(options: Options, contract: Contract) -> None:
     """What opens after it has closed would leave every lost answer to a person."""
     if contract.horizon is not None and contract.horizon <= contract.settle_delay:
-        raise _unusable(kind, "horizon", "is not longer than settle_delay; lengthen it")
+        raise _unusable(options, "horizon", "is not longer than settle_delay; lengthen it")
     life = contract.key_life
     if life is not None and life * (1 - KEY_MARGIN) <= contract.settle_delay:
-        raise _unusable(kind, "key_life", "is hardly longer than settle_delay; lengthen it")
+        raise _unusable(options, "key_life", "is hardly longer than settle_delay; lengthen it")
 
 
-def _unusable(kind: type[Options], field: str, problem: str) -> ValidationError:
+def _unusable(options: Options, field: str, problem: str) -> ValidationError:
     details = InitErrorDetails(
         type=PydanticCustomError("unusable", "{problem}", {"problem": problem}),
         loc=(field,),
         input=None,
     )
-    return ValidationError.from_exception_data(kind.__name__, [details])
+    return ValidationError.from_exception_data(type(options).__name__, [details])

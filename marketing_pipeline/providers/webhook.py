@@ -1,4 +1,4 @@
-"""A JSON document posted to an address of the operator's, which keeps our key."""
+"""A JSON document posted to an address of the operator's, which may or may not keep our key."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,13 +25,17 @@ from marketing_pipeline.providers.protocol import Unsearchable
 
 KEY = "Idempotency-Key"
 LONGEST_REFERENCE = 200
+FORGETFUL = Contract(  # a receiver that keeps no keys
+    delivery_class=DeliveryClass.BLIND, settle_delay=timedelta(seconds=30)
+)
 
 
 class WebhookOptions(Options):
-    """url: where to post; secret: sent as a bearer token.
+    """url: where to post; secret: sent as a bearer token; deduplicates: does the receiver?
 
-    The receiver must do a document once per Idempotency-Key; how long it remembers keys is its own
-    promise, a day unless `key_life` says otherwise.
+    It does if it does a document once per Idempotency-Key; how long it remembers keys is its own
+    promise, a day unless `key_life` says otherwise. Slack's incoming webhooks, like most hooks,
+    ignore that header and answer no questions: `deduplicates: false`.
     """
 
     kind: ClassVar = EffectKind.POST
@@ -44,6 +48,11 @@ class WebhookOptions(Options):
 
     url: Address = Field(repr=False)  # many a hook's address is its secret
     secret: Secret | None = None
+    deduplicates: bool = Field(default=True, strict=True)
+
+    @property
+    def promised(self) -> Contract:
+        return self.contract if self.deduplicates else FORGETFUL
 
     def provider(self, name: str, contract: Contract, base_url: str | None) -> "Webhook":
         url = self.url if base_url is None else f"{base_url}/{name}"
@@ -52,7 +61,10 @@ class WebhookOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook(Unsearchable):
-    """Keyed as the IETF's draft on the Idempotency-Key header describes it."""
+    """Keyed as the IETF's draft on the Idempotency-Key header describes it.
+
+    A receiver that ignores the header gets it too: it is the call's name in anybody's log.
+    """
 
     kind: ClassVar = EffectKind.POST
     compares_payload: ClassVar = False

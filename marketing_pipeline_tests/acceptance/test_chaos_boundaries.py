@@ -1,5 +1,6 @@
 """Every message between the engine and the world, struck at once each; and what must not pass."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import LiteralString
@@ -13,6 +14,9 @@ from marketing_pipeline_tests.chaos.tally import Silent, Tally
 
 AT_ONCE = 2  # on each of two test workers
 FREEZES = 24
+# From the claim to the settlement: what comes before is the same for a blind provider as for all
+# others, and `make chaos` strikes at that too.
+IN_FLIGHT = ("Leases effects", "high_water", "POST webhook", "Writes what calls", "Leases that ran")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def test_a_quiet_run_shows_every_boundary_that_a_strike_is_for(one: Bench, batch
     for expected in (
         "postgres > COMMIT after Leases effects and writes their attempts",
         "postgres < COMMIT after Leases effects and writes their attempts",
-        "postgres < COMMIT after Bytes are kept only while a repeat might need them",
+        "postgres < COMMIT after Writes what calls came to",
         "valkey < EVALSHA grant",
         "valkey < EVALSHA high_water",
     ):
@@ -69,6 +73,21 @@ def test_the_judge_sees_that_books_were_tampered_with(
     assert getattr(verdict, found)
 
 
+def test_the_judge_sees_what_is_held_though_it_was_not_in_flight_when_the_strike_came(
+    one: Bench,
+) -> None:
+    struck = time.time()
+    assert trial.run(one, batches.BLIND, None).verdict.clean
+    with psycopg.connect(one.url(batches.BLIND), autocommit=True) as conn:
+        conn.execute("set session_replication_role = replica")
+        conn.execute(
+            """update effects set state = 'UNKNOWN', doubt_since = first_attempt_at,
+               last_error = 'held'"""
+        )
+        assert len(judge.untouched(conn, struck)) == batches.BLIND.effects
+        assert judge.untouched(conn, time.time()) == []
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("batch", batches.ALL, ids=lambda batch: batch.name)
 def test_whatever_message_an_engine_dies_or_is_cut_off_at_nothing_is_done_twice_or_lost(
@@ -76,10 +95,12 @@ def test_whatever_message_an_engine_dies_or_is_cut_off_at_nothing_is_done_twice_
 ) -> None:
     with boundaries.benches(shared, AT_ONCE) as several:
         planned = boundaries.every(several[0], [batch], boundaries.BRIEF)
+        if batch.holds:
+            planned = [one for one in planned if any(word in str(one.fault) for word in IN_FLIGHT)]
         tally = boundaries.strike(several, planned, Silent())
     _nothing_twice_nothing_lost(tally)
-    assert tally.unknown == 0
-    assert tally.trials.total() > 0.9 * len(planned), "hardly any strike may miss its message"
+    assert bool(tally.unknown.total()) == batch.holds, "held is what nobody can be asked about"
+    assert tally.trials.total() > 0.8 * len(planned), "few strikes may miss their message"
 
 
 @pytest.mark.timeout(300)

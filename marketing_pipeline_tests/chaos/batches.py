@@ -4,7 +4,7 @@ Spans are scaled down, as in campaigns/demo.yaml: a trial waits for a lease and 
 A provider's `{suffix}` makes it this bench's own, for the gate is shared.
 """
 
-from marketing_pipeline_tests import pipeline
+from marketing_pipeline_tests import pipeline, plain_hook
 from marketing_pipeline_tests.chaos.bench import Batch
 
 _HEAD = """version: 1
@@ -49,11 +49,18 @@ routes:
   CONTENT_PUBLISH: [{{step: post, provider: site_{{suffix}}}}]
 """
 
+_BLIND = (
+    _KEYED.replace("site_", f"{plain_hook.NAME}_")
+    .replace("adapter: webhook,", "adapter: webhook, deduplicates: false,")
+    .replace("connections: 4", "connections: 2")
+)
+
 FORGETTING = Batch(  # Resend, whose key lives for less than a second
     name="forgetting",
     file=_KEYED.replace("adapter: resend,", "adapter: resend, key_life: 700ms,"),
     events=lambda: [pipeline.lead(1), pipeline.campaign("news", "c1")],
     effects=2,
+    holds=True,
 )
 KEYED = Batch(  # HubSpot's upsert, Resend's key whose payload is compared, a webhook's key
     name="keyed",
@@ -80,4 +87,17 @@ CHUNKED = Batch(  # a campaign whose plan takes more than one transaction
     variation="writes plans in small chunks",
     about=("chunk", "Writes planned effects", "Plans whose effects", "Derives the status"),
 )
-ALL = (KEYED, SEARCHED, CHUNKED)
+BLIND = Batch(  # a hook that keeps no keys; no more than two of its posts are in flight at once
+    name="blind",
+    file=_BLIND,
+    events=lambda: [pipeline.post(number) for number in range(4)],
+    effects=4,
+    holds=True,
+)
+ALERTS = Batch(  # the same, and who reads it would rather read twice than not at all
+    name="alerts",
+    file=_BLIND.replace("deduplicates: false,", "deduplicates: false, at_least_once: true,"),
+    events=BLIND.events,
+    effects=BLIND.effects,
+)
+ALL = (KEYED, SEARCHED, CHUNKED, BLIND)

@@ -1,16 +1,13 @@
 """Everything one trial at a time needs: databases to copy, a sandbox, proxies, and processes."""
 
-import multiprocessing
 import os
-import signal
 import sqlite3
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -23,13 +20,11 @@ from marketing_pipeline import embedded
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.event_log import schema
 from marketing_pipeline.sandbox import serve
-from marketing_pipeline_tests import pipeline
+from marketing_pipeline_tests import pipeline, plain_hook
 from marketing_pipeline_tests.chaos import engine_child, proxy, targets
+from marketing_pipeline_tests.chaos.engine import Engine
 from marketing_pipeline_tests.chaos.proxy import Interceptor
 from marketing_pipeline_tests.chaos.rewinding import Rewind
-
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["marketing_pipeline_tests.chaos.engine_child"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +37,7 @@ class Batch:
     effects: int  # what these events come to
     variation: str | None = None  # of faulty.VARIATIONS: how the engine differs from what it is
     about: tuple[str, ...] = ()  # words of the messages that are struck at; none: all of them
+    holds: bool = False  # what was in flight when it was struck may end UNKNOWN
 
 
 @dataclass(slots=True)
@@ -81,50 +77,6 @@ def ground() -> Iterator[Ground]:
             yield one
         finally:
             one.drop()
-
-
-@dataclass(slots=True, kw_only=True)
-class Engine:
-    """An engine's process."""
-
-    process: ForkServerProcess
-    log: Path
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid is not None
-        return self.process.pid
-
-    @property
-    def lives(self) -> bool:
-        return self.process.is_alive()
-
-    def signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    @property
-    def killed(self) -> bool:
-        return self.process.exitcode == -signal.SIGKILL
-
-    def stop(self, seconds: float = 10) -> str | None:
-        """Ask it to settle and end; says so if it would not."""
-        self.signal(signal.SIGCONT)
-        self.signal(signal.SIGTERM)
-        self.process.join(seconds)
-        if not self.process.is_alive():
-            return None
-        self.process.kill()
-        self.process.join()
-        return f"it did not end when told to: {self.tail()}"
-
-    def crash(self) -> str | None:
-        """What it said at its end, if it ended by itself and with an error."""
-        code = self.process.exitcode
-        return None if code in (0, -signal.SIGKILL) else f"it ended with {code}: {self.tail()}"
-
-    def tail(self) -> str:
-        return self.log.read_text()[-600:] if self.log.exists() else ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -168,11 +120,7 @@ class Bench:
 
     def start(self, environment: dict[str, str], variation: str | None = None) -> Engine:
         log = self.home / "engine.log"
-        process = _FORKS.Process(
-            target=engine_child.forked, args=(environment, str(log), variation), daemon=True
-        )
-        process.start()
-        return Engine(process=process, log=log)
+        return Engine.start(engine_child.forked, (environment, str(log), variation), log)
 
     def forget(self) -> None:
         """Begin a trial: an empty record, no faults, the usual settings, an empty log."""
@@ -217,6 +165,7 @@ def bench(ground: Ground, folder: Path) -> Iterator[Bench]:
         (folder / "campaigns" / "templates" / template.name).write_bytes(template.read_bytes())
     with ExitStack() as stack:
         url = stack.enter_context(serve.running(folder / "sandbox.sqlite"))
+        plain_hook.forgets(folder / "sandbox.sqlite")
         between = stack.enter_context(proxy.interceptor())
         servers = ground.servers
         ports = {

@@ -75,9 +75,6 @@ def strike(several: Sequence[Bench], planned: Sequence[Strike], progress: Progre
         outcome = trial.run(own, one.batch, one.fault)
         words = f"{one.batch.name}, {one.fault}"
         count(tally, outcome, one.kind, words)
-        if outcome.struck and outcome.verdict.unknown:  # these providers can all be asked
-            with _turn:
-                tally.troubles.append(f"{words}: {len(outcome.verdict.unknown)} left UNKNOWN")
         progress.done(one.kind)
 
     side_by_side(several, planned, do)
@@ -135,10 +132,12 @@ def count(tally: Tally, outcome: Outcome, kind: str, words: str) -> None:
         tally.effects += verdict.effects
         tally.duplicates += len(verdict.twice)
         tally.losses += len(verdict.lost) + len(verdict.unaccounted)
-        tally.unknown += len(verdict.unknown)
+        tally.unknown[kind] += len(verdict.unknown)
         if outcome.crash:
             tally.crashes.append(f"{words}: {outcome.crash}")
         found = [verdict.words() if not verdict.clean else "", outcome.trouble or ""]
+        if outcome.wrongly_held:
+            found.append(f"UNKNOWN without need: {', '.join(outcome.wrongly_held)}")
         if any(found):
             said = "; ".join(one for one in found if one)
             tally.troubles.append(f"{words}: {said}")

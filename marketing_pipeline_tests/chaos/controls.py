@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from marketing_pipeline_tests import plain_hook
 from marketing_pipeline_tests.chaos import batches, frozen, limits, trial
 from marketing_pipeline_tests.chaos.bench import Bench, ground
 from marketing_pipeline_tests.chaos.boundaries import benches
@@ -13,6 +14,7 @@ Control = Callable[[Bench], bool]
 """Does something wrong on a bench; True where it was caught."""
 
 _SEND = "POST mailgun messages"
+_HOOK_ANSWERED = f"provider < POST webhook {plain_hook.NAME}"
 _ASKED, _ANSWERED = f"provider > {_SEND}", f"provider < {_SEND}"
 
 
@@ -35,6 +37,13 @@ def registered() -> dict[str, Control]:
 
 def _strike(action: Action, message: str) -> Fault:
     return Fault(message=message, occurrence=1, action=action, side=Side.BEFORE)
+
+
+def _alerts(bench: Bench) -> bool:
+    """No flaw: what a plain hook gets again after a lost answer, as `at_least_once` says."""
+    outcome = trial.run(bench, batches.ALERTS, _strike(Action.KILL, _HOOK_ANSWERED))
+    assert outcome.struck, f"there was no {_HOOK_ANSWERED!r} to strike at"
+    return bool(outcome.verdict.twice)
 
 
 def _flawed(flaw: str, fault: Fault, caught: Callable[[Verdict], object]) -> Control:
@@ -67,5 +76,6 @@ CONTROLS: dict[str, Control] = {
         _strike(Action.KILL, _ASKED),
         lambda verdict: verdict.lost,
     ),
+    "a plain hook that is declared at_least_once": _alerts,
     **frozen.CONTROLS,
 }

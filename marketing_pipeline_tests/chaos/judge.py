@@ -96,6 +96,19 @@ def judge(conn: psycopg.Connection, acts: Sequence[Mapping[str, Any]], expected:
     )
 
 
+def untouched(conn: psycopg.Connection, struck: float | None) -> list[str]:
+    """What ended UNKNOWN though it was not in flight at the strike: it was attempted only later.
+
+    struck: seconds since the epoch by this machine's clock, which is the database's too.
+    """
+    rows = conn.execute(
+        """select e.id::text from effects e
+           where e.state = 'UNKNOWN' and e.last_attempt_at > to_timestamp(%s)""",
+        [struck or 0],
+    ).fetchall()
+    return [id for (id,) in rows]
+
+
 def _unbalanced(conn: psycopg.Connection, expected: int) -> list[str]:
     """From tables that are written apart: plans, effects, attempts, events."""
     found = []

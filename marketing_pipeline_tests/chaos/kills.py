@@ -14,8 +14,9 @@ import psycopg
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline_tests import pipeline
 from marketing_pipeline_tests.chaos import judge
-from marketing_pipeline_tests.chaos.bench import Batch, Bench, Engine, ground, wait_for
+from marketing_pipeline_tests.chaos.bench import Batch, Bench, ground, wait_for
 from marketing_pipeline_tests.chaos.boundaries import benches
+from marketing_pipeline_tests.chaos.engine import Engine
 from marketing_pipeline_tests.chaos.judge import Verdict
 from marketing_pipeline_tests.chaos.tally import Progress, Tally
 
@@ -175,7 +176,7 @@ def direct(bench: Bench, batch: Batch, database: str) -> dict[str, str]:
 def kill(engine: Engine) -> str | None:
     """Kill it; what it said at its end, if it had ended with an error before."""
     engine.signal(signal.SIGKILL)
-    engine.process.join()
+    engine.ends()
     return engine.crash()
 
 
@@ -198,7 +199,7 @@ def finish(
 
 def _crash(engine: Engine) -> str | None:
     """What it said at its end, if that was an error; one just born does not heed SIGTERM yet."""
-    return None if engine.process.exitcode == -signal.SIGTERM else engine.crash()
+    return None if engine.code == -signal.SIGTERM else engine.crash()
 
 
 def over(conn: psycopg.Connection) -> bool:
@@ -214,7 +215,7 @@ def count(tally: Tally, result: Result) -> None:
     tally.effects += verdict.effects
     tally.duplicates += len(verdict.twice)
     tally.losses += len(verdict.lost) + len(verdict.unaccounted)
-    tally.unknown += len(verdict.unknown)
+    tally.unknown[KIND] += len(verdict.unknown)
     tally.crashes += result.crashes
     found = [result.stuck, "" if verdict.clean else verdict.words()[:2000]]
     if len(verdict.unknown) > result.in_flight:

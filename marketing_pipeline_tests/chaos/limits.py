@@ -4,7 +4,6 @@ Several engines share one gate while they are killed and their Valkey is flushed
 request counts, also those that the provider failed, and every span of a window's length does.
 """
 
-import multiprocessing
 import os
 import random
 import signal
@@ -22,8 +21,9 @@ import redis
 from marketing_pipeline import embedded
 from marketing_pipeline_tests import pipeline
 from marketing_pipeline_tests.chaos import bucket, judge, kills
-from marketing_pipeline_tests.chaos.bench import Batch, Bench, Engine, ground, wait_for
+from marketing_pipeline_tests.chaos.bench import Batch, Bench, ground, wait_for
 from marketing_pipeline_tests.chaos.boundaries import benches
+from marketing_pipeline_tests.chaos.engine import Engine
 from marketing_pipeline_tests.chaos.judge import Verdict
 from marketing_pipeline_tests.chaos.tally import Progress, Tally
 
@@ -209,7 +209,7 @@ def _count(tally: Tally, result: Result) -> None:
     tally.effects += verdict.effects
     tally.duplicates += len(verdict.twice)
     tally.losses += len(verdict.lost) + len(verdict.unaccounted)
-    tally.unknown += len(verdict.unknown)
+    tally.unknown["limits"] += len(verdict.unknown)
     tally.over_limit += len(result.exceeded)
     found = [result.trouble, "" if verdict.clean else verdict.words()[:2000], *result.exceeded[:5]]
     if verdict.unknown:
@@ -223,12 +223,8 @@ def a_plain_bucket(bench: Bench) -> bool:
     with own_valkey() as valkey:
         _, environment = ready(bench, valkey)
         log = bench.home / "engine.log"
-        forks = multiprocessing.get_context("forkserver")
-        engines = []
-        for _ in range(ENGINES):
-            process = forks.Process(target=bucket.forked, args=(environment, str(log)), daemon=True)
-            process.start()
-            engines.append(Engine(process=process, log=log))
+        arguments = (environment, str(log))
+        engines = [Engine.start(bucket.forked, arguments, log) for _ in range(ENGINES)]
         caught = wait_for(lambda: bool(exceeded(calls(bench))), PATIENCE, 0.2)
         for engine in engines:
             kills.kill(engine)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Interceptor:
     """One counter over all its proxies; its loop runs in a thread of its own."""
 
     struck: threading.Event = field(default_factory=threading.Event)
+    struck_at: float | None = None  # seconds since the epoch
     seen: list[str] = field(default_factory=list)  # the names of all messages, in their order
     _late: set[asyncio.Task[None]] = field(default_factory=set)
     _fault: Fault | None = None
@@ -69,6 +71,7 @@ class Interceptor:
             self._released.clear()
             self.seen.clear()
             self.struck.clear()
+            self.struck_at = None
 
         self._call(reset)
 
@@ -191,6 +194,7 @@ class Interceptor:
         writer.close()
 
     def _strike(self, fault: Fault) -> None:
+        self.struck_at = time.time()
         signals = {Action.KILL: signal.SIGKILL, Action.FREEZE: signal.SIGSTOP}
         if fault.action in signals:
             with suppress(ProcessLookupError):

@@ -70,17 +70,18 @@ def show(tally: Tally, console: Console) -> None:
     kinds = Table(title="Trials")
     kinds.add_column("kind")
     kinds.add_column("trials", justify="right")
-    for kind, count in sorted(tally.trials.items()):
-        kinds.add_row(kind, f"{count:,}")
+    kinds.add_column("unknown", justify="right")
+    for kind in sorted(tally.trials | tally.unknown):
+        kinds.add_row(kind, f"{tally.trials[kind]:,}", f"{tally.unknown[kind]:,}")
     kinds.add_section()
-    kinds.add_row("all", f"{tally.trials.total():,}")
+    kinds.add_row("all", f"{tally.trials.total():,}", f"{tally.unknown.total():,}")
     console.print(kinds)
     sums = Table(title=f"Books compared after {tally.seconds:,.0f} s")
     numbers = {
         "effects": tally.effects,
         "duplicates": tally.duplicates,
         "losses": tally.losses,
-        "unknown": tally.unknown,
+        "unknown": tally.unknown.total(),
         "over limit": tally.over_limit,
         "engines crashed": len(tally.crashes),
     }

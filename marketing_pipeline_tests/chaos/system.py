@@ -111,7 +111,7 @@ def _judge(one: Installation, sender: Sender, tally: Tally) -> None:
     tally.effects += verdict.effects
     tally.duplicates += len(verdict.twice)
     tally.losses += len(verdict.lost) + len(verdict.unaccounted) + len(strays)
-    tally.unknown += len(verdict.unknown)
+    tally.unknown["system"] += len(verdict.unknown)
     found = [*strays[:5], *sender.refused[:5], "" if verdict.clean else verdict.words()[:2000]]
     if verdict.unknown:
         found.append(f"{len(verdict.unknown)} left UNKNOWN, though every provider can be asked")

@@ -34,7 +34,7 @@ class Tally:
     effects: int = 0  # planned in all trials
     duplicates: int = 0  # effects acted on more than once, by the sandbox's account
     losses: int = 0  # effects that were not acted on, or acts that the ledger does not admit
-    unknown: int = 0  # held for a person
+    unknown: Counter[str] = field(default_factory=Counter)  # effects held for a person, by kind
     crashes: list[str] = field(
         default_factory=list
     )  # engines that did not bear it; others took over
@@ -71,7 +71,8 @@ class Tally:
             "duplicates": self.duplicates,
             "losses": self.losses,
             "over_limit": self.over_limit,
-            "unknown": self.unknown,
+            "unknown": self.unknown.total(),
+            "unknown_by_kind": dict(+self.unknown),
             "crashes": list(self.crashes),
             "controls": dict(self.controls),
             "seconds": round(self.seconds, 1),

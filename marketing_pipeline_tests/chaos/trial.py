@@ -12,7 +12,8 @@ import psycopg
 from marketing_pipeline.delivery import planner
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline_tests.chaos import judge
-from marketing_pipeline_tests.chaos.bench import Batch, Bench, Engine, wait_for
+from marketing_pipeline_tests.chaos.bench import Batch, Bench, wait_for
+from marketing_pipeline_tests.chaos.engine import Engine
 from marketing_pipeline_tests.chaos.judge import Verdict
 from marketing_pipeline_tests.chaos.proxy import Fault
 
@@ -29,6 +30,9 @@ class Outcome:
 
     struck: bool  # False: there was no such message, so it is no trial
     verdict: Verdict
+    wrongly_held: tuple[
+        str, ...
+    ]  # UNKNOWN, and the provider could be asked, or had not been called
     crash: str | None  # how the engine ended where it did not bear what was done to it
     trouble: str | None  # an engine that did not end, or a recovering one that crashed
     messages: tuple[str, ...]  # the names of all that was said by the engine's end
@@ -65,7 +69,15 @@ def run(
         bench.interceptor.arrived()
         _complete(conn)
         verdict = judge.judge(conn, bench.acts(), batch.effects)
-    return Outcome(struck=struck, verdict=verdict, crash=crash, trouble=stuck, messages=messages)
+        wrongly_held = _wrongly_held(bench, conn, batch, verdict)
+    return Outcome(
+        struck=struck,
+        verdict=verdict,
+        wrongly_held=wrongly_held,
+        crash=crash,
+        trouble=stuck,
+        messages=messages,
+    )
 
 
 def freeze(bench: Bench, batch: Batch, fault: Fault) -> Outcome:
@@ -86,13 +98,23 @@ def freeze(bench: Bench, batch: Batch, fault: Fault) -> Outcome:
         trouble = [one.stop() or one.crash() for one in (frozen, other)]
         _complete(conn)
         verdict = judge.judge(conn, bench.acts(), batch.effects)
+        wrongly_held = _wrongly_held(bench, conn, batch, verdict)
     return Outcome(
         struck=struck,
         verdict=verdict,
+        wrongly_held=wrongly_held,
         crash=None,
         trouble=trouble[0] or trouble[1],
         messages=messages,
     )
+
+
+def _wrongly_held(
+    bench: Bench, conn: psycopg.Connection, batch: Batch, verdict: Verdict
+) -> tuple[str, ...]:
+    if not batch.holds:
+        return verdict.unknown
+    return tuple(judge.untouched(conn, bench.interceptor.struck_at))
 
 
 def _ready(bench: Bench, batch: Batch, fault: Fault | None) -> tuple[str, dict[str, str]]:
