@@ -1,5 +1,6 @@
 """Templates by content, and the mails they make: the same inputs, the same bytes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formataddr
@@ -61,17 +62,23 @@ def render(template: Template, variables: Mapping[str, Any], sender: Sender, to:
     Raises:
         TemplateError: a variable is missing, or the template fails on its value.
     """
+    subject, html, text = _rendered(template, json.dumps(variables))
+    return Email(sender=sender.header(), to=to, subject=subject, html=html, text=text)
+
+
+@lru_cache(maxsize=1024)  # some 20 MB where mails are large
+def _rendered(template: Template, variables: str) -> tuple[str, str, str]:
+    """Subject, HTML and text: people of whom a template reads the same get the same."""
+    known: dict[str, Any] = json.loads(variables)
     try:
-        subject = _compiled(template.subject, markup=False).render(variables)
-        html = _compiled(template.html, markup=True).render(variables)
+        subject = _compiled(template.subject, markup=False).render(known)
+        html = _compiled(template.html, markup=True).render(known)
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, KeyError) as error:
         raise TemplateError(f"template {template.name!r}: {error}") from error
-    return Email(
-        sender=sender.header(),
-        to=to,
-        subject=" ".join(subject.split()),  # a line break in a subject would start a new header
-        html=_INLINER.inline(html),
-        text=inscriptis.get_text(html, _TEXT).strip() + "\n",
+    return (
+        " ".join(subject.split()),  # a line break in a subject would start a new header
+        _INLINER.inline(html),
+        inscriptis.get_text(html, _TEXT).strip() + "\n",
     )
 
 

@@ -108,18 +108,18 @@ class Engine:
             try:
                 async with self.pool.connection() as conn:
                     rules = self.assembly.configuration.meaning.rules
-                    done = await planner.plan_due(conn, rules, datetime.now(UTC))
+                    done = await planner.plan_due(conn, rules, datetime.now(UTC), aside=True)
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
                 continue
+            if done.unwritten:
+                self._writing_idle_since = None
+                self._unwritten.set()
             if done.events:
                 self._planning_idle_since = None
                 self.planned += done.events
                 self.days |= done.days
-                if done.unwritten:
-                    self._writing_idle_since = None
-                    self._unwritten.set()
                 for lane in self.lanes:
                     lane.wake.set()
                 continue
@@ -130,12 +130,15 @@ class Engine:
             await rest(self._due, LOOK)
 
     async def _write_out(self) -> None:
-        """Write large plans beside the planning of others: a welcome waits for no campaign."""
+        """Large campaigns are planned and written beside all others: a welcome waits for none."""
         while not self.stopping.is_set():
             self._unwritten.clear()
             try:
                 async with self.pool.connection() as conn:
-                    written = await planner.write_unfinished(conn, datetime.now(UTC), self.stopping)
+                    rules = self.assembly.configuration.meaning.rules
+                    written = await planner.write_unfinished(
+                        conn, datetime.now(UTC), self.stopping, rules
+                    )
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)

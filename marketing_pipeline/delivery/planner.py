@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from itertools import islice
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -13,17 +12,18 @@ from psycopg import AsyncConnection
 from marketing_pipeline import telemetry
 from marketing_pipeline.campaigns import configuration
 from marketing_pipeline.campaigns.configuration import Configuration
+from marketing_pipeline.delivery import crowds
+from marketing_pipeline.delivery.crowds import CHUNK, EPOCH
 from marketing_pipeline.domain import audience, digest, plan
 from marketing_pipeline.domain.audience import LeadFact, Member
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.plan import PlannedEffect, Rules, Unplannable
-from marketing_pipeline.event_log import ledger, planning
+from marketing_pipeline.event_log import ledger, people, planning
 from marketing_pipeline.event_log.planning import Cut, Plan
 
-CHUNK = 1000  # effects a transaction: enough to be quick, too few to hold a lock for long
+LARGE = 5000  # facts: a campaign in a log of more is planned page by page
 BATCH = 100  # events a transaction
 PATIENCE = timedelta(seconds=1)  # how long a cut may wait for a writer, and others for the cut
-EPOCH = 0  # the first; a new one is only ever asked for by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +33,8 @@ class Planned:
     events: int
     failed: int
     days: frozenset[date]
-    unwritten: bool  # some plan has more effects than its first chunk: `write_unfinished`
-    waiting: bool  # a campaign is due, and a writer of the log stays open
+    unwritten: bool  # there is work for `write_unfinished`
+    waiting: bool  # a campaign is due and has no plan yet
 
 
 async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
@@ -45,19 +45,34 @@ async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> Non
     await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
 
 
-async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planned:
+async def plan_due(
+    conn: AsyncConnection, rules: Rules, now: datetime, *, aside: bool = False
+) -> Planned:
     """Plan up to a batch of due events; `conn` is in autocommit mode.
 
     An event whose planning raises fails alone. One that has a plan already, because somebody set
     it PENDING by hand, keeps that plan. A campaign waits while a writer of the log stays open.
+    Counting a large audience takes seconds: with `aside` it is left to `write_unfinished`.
     """
     campaign = await planning.campaign_due(conn, now)
-    cut = await _cut(conn, now) if campaign else None
-    waiting = campaign and cut is None
+    large = campaign and await people.has_more_leads_than(conn, LARGE)
+    cut = await _cut(conn, now) if campaign and not large else None
+    done = await _plan_batch(conn, rules, cut, now)
+    if large and aside:
+        return replace(done, unwritten=True, waiting=True)
+    if large:
+        extra = await _plan_large(conn, rules, now, asyncio.Event())
+        return replace(done, events=done.events + extra, unwritten=True)
+    return replace(done, waiting=campaign and cut is None)
+
+
+async def _plan_batch(
+    conn: AsyncConnection, rules: Rules, cut: Cut | None, now: datetime
+) -> Planned:
     async with conn.transaction():
         due = await planning.due_events(conn, now, cut, BATCH)
         if not due:
-            return Planned(events=0, failed=0, days=frozenset(), unwritten=False, waiting=waiting)
+            return Planned(events=0, failed=0, days=frozenset(), unwritten=False, waiting=False)
         again = [one.event.id for one in due if one.planned]
         fresh = [one.event for one in due if not one.planned]
         facts = await _facts(conn, fresh, cut)
@@ -68,52 +83,61 @@ async def plan_due(conn: AsyncConnection, rules: Rules, now: datetime) -> Planne
         await planning.mark_unplannable(conn, failed, now)
     closed = [p.event.id for p in plans if p.count == 0] + again + list(suppressed)
     await finish(conn, closed, now)
-    days = frozenset(one.event.day for one in due)
     return Planned(
         events=len(due),
         failed=len(failed),
-        days=days,
+        days=frozenset(one.event.day for one in due),
         unwritten=any(one.inserted < one.count for one in plans),
-        waiting=waiting,
+        waiting=False,
     )
 
 
-async def write_unfinished(conn: AsyncConnection, now: datetime, stopping: asyncio.Event) -> int:
+async def write_unfinished(
+    conn: AsyncConnection, now: datetime, stopping: asyncio.Event, rules: Rules | None = None
+) -> int:
     """Write out the plans of which only a part is in the ledger, by the rules they name.
 
-    How many effects were written: 0 where there is none, or another process is at work on each.
+    With `rules`, due campaigns to large audiences are planned first. How many campaigns and effects
+    were written: 0 where there is nothing to do, or another process is at work on each.
     """
-    written = 0
+    written = 0 if rules is None else await _plan_large(conn, rules, now, stopping)
     for unfinished in await planning.unfinished_plans(conn):
         body = await planning.config(conn, unfinished.config_digest)
-        rules = configuration.meaning(body).rules
-        written += await _write_out(conn, unfinished, rules, now, stopping)
+        by = configuration.meaning(body).rules
+        written += await crowds.write_out(conn, unfinished, by, now, stopping)
+        await finish(conn, [unfinished.event.id], now)
     return written
 
 
-async def _write_out(
-    conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime, stopping: asyncio.Event
+async def _plan_large(
+    conn: AsyncConnection, rules: Rules, now: datetime, stopping: asyncio.Event
 ) -> int:
-    """Write the rest of a plan's effects, chunk by chunk, from the cut that the plan fixed.
-
-    Stops when told to, and where another process is at the same work. Every chunk can be repeated
-    harmlessly.
-    """
+    """Promise a due campaign to an audience that is counted outside of any transaction."""
+    if not await planning.campaign_due(conn, now) or (cut := await _cut(conn, now)) is None:
+        return 0
+    due = await planning.campaign_to_plan(conn, now, cut)
+    if due is None:
+        return 0
+    event, promised, failed = due.event, None, {}
+    if not due.planned:
+        try:
+            promised = await crowds.count(conn, event, rules, cut, stopping)
+        except Unplannable as error:
+            failed = {event.id: str(error)}
+        except (ValueError, TypeError, KeyError) as error:  # a poisonous event fails alone
+            failed = {event.id: f"planning raised {type(error).__name__}: {error}"}
+            telemetry.emit("planning_failed", level=logging.ERROR, event_id=str(event.id))
+        if promised is None and not failed:
+            return 0
     async with conn.transaction():
-        facts = await _facts(conn, [unfinished.event], unfinished.cut)
-    members = await asyncio.to_thread(_members, unfinished.event, rules, facts)
-    effects = plan.effects(unfinished.event, rules, unfinished.epoch, members)
-    before = unfinished.inserted
-    rest = islice(effects, before, None)
-    while not stopping.is_set() and (chunk := list(islice(rest, CHUNK))):
-        async with conn.transaction():
-            if not await planning.advance(conn, unfinished, before, before + len(chunk)):
-                return before - unfinished.inserted
-            event, epoch = unfinished.event, unfinished.epoch
-            await planning.insert_effects(conn, [(event, epoch, one) for one in chunk], now)
-        before += len(chunk)
-    await finish(conn, [unfinished.event.id], now)
-    return before - unfinished.inserted
+        if not due.planned and not await planning.lock_unplanned(conn, event.id):
+            return 0  # somebody else was quicker
+        await planning.insert_plans(conn, [promised] if promised else [], now)
+        await planning.mark_planned(conn, [] if failed else [event.id], now)
+        await planning.mark_unplannable(conn, failed, now)
+    if due.planned or (promised and promised.count == 0):
+        await finish(conn, [event.id], now)
+    return 1
 
 
 async def finish(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -> None:
@@ -134,7 +158,7 @@ async def _cut(conn: AsyncConnection, now: datetime) -> Cut | None:
 async def _facts(conn: AsyncConnection, events: Sequence[Event], cut: Cut | None) -> list[LeadFact]:
     if cut is None or not any(plan.needs_audience(event) for event in events):
         return []
-    return [fact async for fact in planning.leads_up_to(conn, cut.seq)]
+    return [fact async for page in people.people_up_to(conn, cut.seq) for fact in page]
 
 
 def _members(event: Event, rules: Rules, facts: Sequence[LeadFact]) -> list[Member]:
@@ -164,7 +188,7 @@ def _plan_all(
             failed[event.id] = f"planning raised {type(error).__name__}: {error}"
             telemetry.emit("planning_failed", level=logging.ERROR, event_id=str(event.id))
         else:
-            first = effects[:CHUNK]
+            first = effects[:CHUNK] if plan.needs_audience(event) else effects
             plans.append(_promise(event, own, rules, effects, len(first), now))
             rows.extend((event, EPOCH, one) for one in first)
     return plans, rows, failed

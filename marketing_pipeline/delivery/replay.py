@@ -7,18 +7,19 @@ from datetime import date
 
 from psycopg import AsyncConnection
 
+from marketing_pipeline.campaigns.configuration import Meaning
 from marketing_pipeline.campaigns.rendering import TemplateError
-from marketing_pipeline.delivery import assembly, planner
+from marketing_pipeline.delivery import assembly, crowds, planner
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.domain import audience, digest, plan
-from marketing_pipeline.domain.audience import LeadFact
-from marketing_pipeline.domain.plan import Rules, Unplannable
-from marketing_pipeline.event_log import history, planning
+from marketing_pipeline.domain import digest, plan, stencil
+from marketing_pipeline.domain.plan import Unplannable
+from marketing_pipeline.event_log import history
 from marketing_pipeline.event_log.history import PastEffect
 from marketing_pipeline.event_log.planning import Plan
 from marketing_pipeline.providers.protocol import Provider
 
 SHOWN = 100  # differences told in words; the rest is counted
+BATCH = 500  # events asked about at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,61 +40,108 @@ async def verify(conn: AsyncConnection, day: date) -> Verification:
 
     No adapter built here holds a secret, and no transport exists: there is nothing to send with.
     """
-    work = _Replay()
+    work = _Replay(conn)
     async with conn.transaction():
         await conn.execute("set transaction isolation level repeatable read, read only")
+        batch: list[Plan] = []
         async for promised in history.plans_of_day(conn, day):
-            await work.replay(conn, promised)
+            if plan.needs_audience(promised.event):
+                await work.replay_campaign(promised)
+                continue
+            batch.append(promised)
+            if len(batch) == BATCH:
+                await work.replay(batch)
+                batch = []
+        await work.replay(batch)
     return work.verification(day)
 
 
 @dataclass(slots=True)
 class _Replay:
+    conn: AsyncConnection
     events: int = 0
     effects: int = 0
     rendered: int = 0
     erased: int = 0
-    differences: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)  # the first of them
+    more: int = 0
     total: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     contents: Contents = field(default_factory=Contents)
     providers: dict[str, Mapping[str, Provider]] = field(default_factory=dict)
-    facts: tuple[int, list[LeadFact]] = (0, [])  # of the last cut: campaigns often share one
 
-    async def replay(self, conn: AsyncConnection, promised: Plan) -> None:
-        held = await history.effects_of_plan(conn, promised)
-        await self.contents.prepare(conn, held)
-        meaning = await self.contents.meaning(conn, promised.config_digest)
+    async def replay(self, batch: Sequence[Plan]) -> None:
+        """Events of which each has few effects."""
+        found = await history.effects_of_plans(self.conn, batch)
+        for promised in batch:
+            held = found.get((promised.event.id, promised.epoch), [])
+            meaning = await self._meaning(promised)
+            try:
+                version = promised.plan_version
+                made = plan.effects(promised.event, meaning.rules, promised.epoch, (), version)
+                effects = list(made)
+            except Unplannable as error:
+                self._differ(_no_longer(promised, error))
+            else:
+                self._compare_digest(promised, planner.plan_digest(effects))
+                ids = {str(one.id) for one in effects}
+                self._compare_ids(promised, ids, {str(one.id) for one in held})
+            await self._compare_renderings(promised, held)
+
+    async def replay_campaign(self, promised: Plan) -> None:
+        """A campaign, page by page: plan and ledger are read side by side in the plan's order."""
+        meaning = await self._meaning(promised)
+        event, version = promised.event, promised.plan_version
+        try:
+            steps = stencil.stencils(event, meaning.rules, promised.epoch, version)
+        except Unplannable as error:
+            self._differ(_no_longer(promised, error))
+            steps = []
+        again, ids = hashlib.sha256(), _SideBySide()
+        names = [step.route.step for step in steps]
+        pages = history.effects_of_campaign(self.conn, promised, names)
+        for step in steps:
+            async for members in crowds.crowd(self.conn, event, meaning.rules, promised.cut.seq):
+                rows = step.rows(members)
+                again.update(rows.lines)
+                ids.planned.update(rows.ids)
+                while ids.behind and (held := await anext(pages, None)):
+                    ids.held.update(str(one.id) for one in held)
+                    await self._compare_renderings(promised, held)
+                    ids.strike()
+                if ids.behind and promised.inserted < promised.count:
+                    ids.strike()
+                    ids.planned.clear()  # these are still to be written
+        async for held in pages:
+            ids.held.update(str(one.id) for one in held)
+            await self._compare_renderings(promised, held)
+        if steps:
+            self._compare_digest(promised, again.hexdigest())
+            self._compare_ids(promised, ids.planned, ids.held)
+
+    async def _meaning(self, promised: Plan) -> Meaning:
+        self.events += 1
+        meaning = await self.contents.meaning(self.conn, promised.config_digest)
         if promised.config_digest not in self.providers:
             self.providers[promised.config_digest] = assembly.for_rendering(meaning.body)
-        if plan.needs_audience(promised.event) and self.facts[0] != promised.cut.seq:
-            facts = [fact async for fact in planning.leads_up_to(conn, promised.cut.seq)]
-            self.facts = (promised.cut.seq, facts)
-        self._compare_plan(promised, meaning.rules, held)
-        for effect in held:
-            self._compare_rendering(promised, effect)
-        self.events += 1
-        self.effects += len(held)
+        return meaning
 
-    def _compare_plan(self, promised: Plan, rules: Rules, held: Sequence[PastEffect]) -> None:
-        event = promised.event
-        members = []
-        try:
-            if plan.needs_audience(event):
-                chosen = plan.campaign_of(event, rules).audience
-                members = audience.members(self.facts[1], chosen)
-            effects = list(plan.effects(event, rules, promised.epoch, members))
-        except Unplannable as error:
-            self.differences.append(f"event {event.id}: was planned and no longer can be: {error}")
-            return
-        again = planner.plan_digest(effects)
+    def _compare_digest(self, promised: Plan, again: str) -> None:
         self.total.update(again.encode())
         if again != promised.digest:
-            self.differences.append(f"event {event.id}: its plan comes out differently")
-        missing = {one.id for one in effects} - {one.id for one in held}
-        beyond = {one.id for one in held} - {one.id for one in effects}
+            self._differ(f"event {promised.event.id}: its plan comes out differently")
+
+    def _compare_ids(self, promised: Plan, planned: set[str], held: set[str]) -> None:
         if promised.inserted == promised.count:
-            self.differences += [f"effect {one}: planned and not in the ledger" for one in missing]
-        self.differences += [f"effect {one}: in the ledger and never planned" for one in beyond]
+            for one in sorted(planned - held):
+                self._differ(f"effect {one}: planned and not in the ledger")
+        for one in sorted(held - planned):
+            self._differ(f"effect {one}: in the ledger and never planned")
+
+    async def _compare_renderings(self, promised: Plan, held: Sequence[PastEffect]) -> None:
+        await self.contents.prepare(self.conn, held)
+        for effect in held:
+            self._compare_rendering(promised, effect)
+        self.effects += len(held)
 
     def _compare_rendering(self, promised: Plan, effect: PastEffect) -> None:
         if effect.sent_sha256 is None:
@@ -103,23 +151,27 @@ class _Replay:
             return
         provider = self.providers[promised.config_digest].get(effect.provider)
         if provider is None:
-            self.differences.append(f"effect {effect.id}: its provider is not in its configuration")
+            self._differ(f"effect {effect.id}: its provider is not in its configuration")
             return
         try:
             body = provider.request(effect.id, self.contents.of(effect)).read()
         except (TemplateError, ValueError) as error:
-            self.differences.append(f"effect {effect.id}: can no longer be rendered: {error}")
+            self._differ(f"effect {effect.id}: can no longer be rendered: {error}")
             return
         again = digest.sha256(body)
         self.total.update(again.encode())
         self.rendered += 1
         if again != effect.sent_sha256:
-            self.differences.append(f"effect {effect.id}: its bytes come out differently")
+            self._differ(f"effect {effect.id}: its bytes come out differently")
+
+    def _differ(self, difference: str) -> None:
+        if len(self.differences) < SHOWN:
+            self.differences.append(difference)
+        else:
+            self.more += 1
 
     def verification(self, day: date) -> Verification:
-        told = self.differences[:SHOWN]
-        if len(self.differences) > SHOWN:
-            told.append(f"and {len(self.differences) - SHOWN} more")
+        told = self.differences + ([f"and {self.more} more"] if self.more else [])
         return Verification(
             day=day,
             events=self.events,
@@ -129,3 +181,25 @@ class _Replay:
             digest=self.total.hexdigest(),
             differences=tuple(told),
         )
+
+
+@dataclass(slots=True)
+class _SideBySide:
+    """Ids that were met on one side and not yet on the other: few, for both come in one order."""
+
+    planned: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
+
+    @property
+    def behind(self) -> bool:
+        """Has less of the ledger been read than of the plan?"""
+        return len(self.held) < len(self.planned)
+
+    def strike(self) -> None:
+        both = self.planned & self.held
+        self.planned -= both
+        self.held -= both
+
+
+def _no_longer(promised: Plan, error: Unplannable) -> str:
+    return f"event {promised.event.id}: was planned and no longer can be: {error}"

@@ -37,7 +37,7 @@ def identity(*parts: object) -> UUID:
 
 
 def running(lines: Iterable[object]) -> str:
-    """SHA-256 over the canonical form of each line, in the order given."""
+    """SHA-256 over the canonical form of each line, in the order given; each ends with LF."""
     total = hashlib.sha256()
     for line in lines:
         total.update(canonical(line))

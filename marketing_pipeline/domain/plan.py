@@ -12,7 +12,9 @@ from marketing_pipeline.domain.audience import Audience, Member
 from marketing_pipeline.domain.effect import EffectKind
 from marketing_pipeline.domain.event import Event, EventType, Origin
 
-VERSION = 1  # of the planning below; stored with each plan, so that a replay knows what made it
+# Of the planning below; stored with each plan, so that a replay plans as that version did. Under 1
+# the person was a part of the identity of a lead's effects, too.
+VERSION = 2
 
 
 class Priority(IntEnum):
@@ -124,12 +126,12 @@ def needs_audience(event: Event) -> bool:
 
 
 def effects(
-    event: Event, rules: Rules, epoch: int, audience: Iterable[Member]
+    event: Event, rules: Rules, epoch: int, audience: Iterable[Member], version: int = VERSION
 ) -> Iterator[PlannedEffect]:
     """The effects of an event, in a stable order.
 
     `audience` is read only where `needs_audience` says so, once for each route, so it must be
-    re-iterable; its members come in a stable order.
+    re-iterable; its members come in a stable order. A stored plan is redone by its own version.
 
     Raises:
         Unplannable: the event names what the configuration does not have.
@@ -142,12 +144,14 @@ def effects(
                 template = campaign_of(event, rules).template
                 for member in audience:
                     variables = _read(template, member.attributes)
-                    yield _effect(event, epoch, route, member.recipient_id, template, variables)
+                    person = UUID(member.recipient_id)
+                    yield _effect(event, epoch, route, person, template, variables, version)
             case EventType.LEAD_CAPTURE:
                 variables = _lead_variables(route, event.payload)
-                yield _effect(event, epoch, route, event.recipient_id, route.template, variables)
+                own, lead = route.template, event.recipient_id
+                yield _effect(event, epoch, route, lead, own, variables, version)
             case EventType.CONTENT_PUBLISH:
-                yield _effect(event, epoch, route, None, None, event.payload)
+                yield _effect(event, epoch, route, None, None, event.payload, version)
 
 
 def _lead_variables(route: Route, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -176,10 +180,20 @@ def _effect(
     recipient_id: UUID | None,
     template: TemplateRef | None,
     variables: Mapping[str, Any],
+    version: int,
 ) -> PlannedEffect:
     person = recipient_id and str(recipient_id)
+    # A lead's person is told by the event. Their own id is random: a lead that is new to a restored
+    # log and posted again would get another one, and with it other effects.
+    named = version == 1 or event.type is EventType.CAMPAIGN_TRIGGER
     identity = digest.identity(
-        event.id, epoch, event.type, route.step, route.provider, route.kind, person
+        event.id,
+        epoch,
+        event.type,
+        route.step,
+        route.provider,
+        route.kind,
+        person if named else None,
     )
     in_order = route.kind is EffectKind.CONTACT
     once, due_at = route.once, event.scheduled_at

@@ -1,7 +1,7 @@
 """Due events, cuts and plans."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,6 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
-from marketing_pipeline.domain.audience import LeadFact
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.template import Template
@@ -209,18 +208,19 @@ async def advance(conn: AsyncConnection, plan: Plan, before: int, upto: int) -> 
     return await (await conn.execute(_SQL["advance"], values)).fetchone() is not None
 
 
-async def leads_up_to(conn: AsyncConnection, cut: int) -> AsyncIterator[LeadFact]:
-    """What the log says of people, in order of seq; streamed, inside a transaction."""
-    async with conn.cursor(name="leads", row_factory=dict_row) as cursor:
-        cursor.itersize = 5000
-        await cursor.execute(_SQL["leads up to"], {"cut": cut})
-        async for row in cursor:
-            yield LeadFact(
-                seq=row["seq"],
-                recipient_id=row["recipient_id"],
-                source=row["source"],
-                attributes=row["payload"],
-            )
+async def campaign_to_plan(conn: AsyncConnection, now: datetime, cut: Cut) -> DueEvent | None:
+    """A due campaign up to the cut, unlocked: `lock_unplanned` before its plan is kept."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_SQL["campaign to plan"], {"now": now, "cut": cut.seq})
+        row = await cursor.fetchone()
+        return DueEvent(event=event_row(row), planned=row["planned"]) if row else None
+
+
+async def lock_unplanned(conn: AsyncConnection, event_id: UUID) -> bool:
+    """Lock an event that waits for its plan still; False where it does not, or is held."""
+    return (
+        await (await conn.execute(_SQL["lock unplanned"], {"id": event_id})).fetchone() is not None
+    )
 
 
 async def keep_config(

@@ -115,10 +115,19 @@ update plans set inserted = %(upto)s
 where event_id = %(event_id)s and epoch = %(epoch)s and inserted = %(before)s
 returning 1
 
--- leads up to --
--- What the log says of people up to a cut, oldest first.
-select seq, recipient_id, source, payload from marketing_events
-where type = 'LEAD_CAPTURE' and seq <= %(cut)s order by seq
+-- campaign to plan --
+-- The campaign that has been due for longest, locked by nobody: counting its audience takes a while.
+select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
+       (select count(*) from plans p where p.event_id = m.id) > 0 as planned
+from marketing_events m
+where m.status = 'PENDING' and m.type = 'CAMPAIGN_TRIGGER' and m.scheduled_at <= %(now)s and m.seq <= %(cut)s
+order by m.scheduled_at, m.seq limit 1
+
+-- lock unplanned --
+-- Locks an event that still waits for its plan.
+select from marketing_events m
+where m.id = %(id)s and m.status = 'PENDING' and not exists (select from plans p where p.event_id = m.id)
+for update of m skip locked
 
 -- keep config --
 -- Keeps a version of the operator's file by its digest.
