@@ -28,6 +28,8 @@ from marketing_pipeline.providers.transport import Transport
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
 BLOCKED = 0.1  # seconds until what waits for an older effect of its contact is looked at again
+SWEEP = 0.5  # seconds between sweeps of expired leases
+GATHER = 0.003  # seconds that a few free connections wait for more: one claim for many
 DURABLE = timedelta(seconds=30)  # a pause this long outlives the gate's memory
 
 
@@ -46,6 +48,8 @@ class Lane:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     calls: int = 0
     idle_since: float | None = None  # monotonic; None while there is work
+    _more: bool = False  # the last claim took all it could: more is probably due
+    _swept_at: float = -1.0  # monotonic
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -69,28 +73,51 @@ class Lane:
 
     async def _round(self) -> float:
         """Claim and start what may be called now; how long to rest before the next look."""
-        free = self.destination.entry.connections - len(self._under_way)
-        if free <= 0:
-            await self._tell_in_time()
-            limit = None if self.gate.untold_for is None else LATEST.total_seconds()
-            await asyncio.wait(self._under_way, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        free = await self._free()
+        if free == 0:
             return 0
-        name = self.destination.provider.name
         self.wake.clear()
-        async with self.pool.connection() as conn:
-            await ledger.sweep(conn, name, self.destination.provider.contract.settle_delay)
-            due = await ledger.due(conn, name, free)
-            pause = await self._idle(conn) if due == 0 else None
-        if pause is not None:
+        wanted, pause = (free, 0.0) if self._more else await self._look(free)
+        await self._sweep_in_time()
+        if wanted == 0:
             await self._tell_in_time()
             return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
         self.idle_since = None
         asked = calling.clock()
-        grant = await self.gate.ask(due)
+        grant = await self.gate.ask(wanted)
         if grant.calls == 0:
+            self._more = False
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
-        await self._start(grant, asked)
+        self._more = await self._start(grant, asked) == free
         return 0
+
+    async def _free(self) -> int:
+        """How many calls may be added: where it is few they wait a moment for more, and are
+        claimed together; at none, until one has ended."""
+        entry = self.destination.entry.connections
+        if len(self._under_way) >= entry:
+            await self._tell_in_time()
+            self.wake.clear()
+            await rest(self.wake, LOOK if self.gate.untold_for is None else LATEST.total_seconds())
+        if len(self._under_way) > entry * 3 // 4:
+            await asyncio.sleep(GATHER)
+        return entry - len(self._under_way)
+
+    async def _look(self, most: int) -> tuple[int, float]:
+        """How many effects are due, and where none is, how long to rest."""
+        async with self.pool.connection() as conn:
+            due = await ledger.due(conn, self.destination.provider.name, most)
+            return due, 0 if due else await self._idle(conn)
+
+    async def _sweep_in_time(self) -> None:
+        """What others left behind when they died; what this finds is claimed in a later round."""
+        if time.monotonic() - self._swept_at < SWEEP:
+            return
+        self._swept_at = time.monotonic()
+        contract = self.destination.provider.contract
+        async with self.pool.connection() as conn:
+            if await ledger.sweep(conn, self.destination.provider.name, contract.settle_delay):
+                self.wake.set()
 
     async def _tell_in_time(self) -> None:
         """Where nothing is asked for, what calls came to is told apart, many at once."""
@@ -109,7 +136,8 @@ class Lane:
         ahead = (at - datetime.now(UTC)).total_seconds()
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
-    async def _start(self, grant: Grant, asked: float) -> None:
+    async def _start(self, grant: Grant, asked: float) -> int:
+        """Claim as much as was granted and start the calls; how many effects that took."""
         began, seen = calling.clock(), self.high_water.seen
         claim = await self._claim(grant)
         if claim.calls:
@@ -124,6 +152,7 @@ class Lane:
                 await ledger.complete(conn, events, datetime.now(UTC))
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
+        return len(claim.calls) + len(claim.closed)
 
     async def _claim(self, grant: Grant) -> Claim:
         try:

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import assert_never
+from typing import TypeVar, assert_never
 from uuid import UUID
 
 import psycopg
@@ -33,6 +33,7 @@ from marketing_pipeline.event_log import ledger
 from marketing_pipeline.event_log.ledger import Settlement
 
 GATHER = 0.003  # seconds that a settlement waits for company: one commit for many
+GATHER_EVENTS = 0.01  # the same for completing events, for which nobody waits
 MOST = 200
 AGAIN = 0.5  # seconds until a server that is away is asked again
 AWAY = (psycopg.OperationalError, PoolTimeout)  # what a database that is away raises
@@ -113,60 +114,86 @@ def _reason(answer: Outcome | Finding) -> str | None:
             assert_never(answer)
 
 
+_One = TypeVar("_One")
+
+
 @dataclass(slots=True)
 class Settler:
-    """Gathers settlements of all providers; `run` is its only writer."""
+    """Gathers settlements of all providers; `run` is their only writer."""
 
     pool: AsyncConnectionPool
     states: Counter[str] = field(default_factory=Counter)  # what effects became, by state
     days: set[date] = field(default_factory=set)
     _queue: asyncio.Queue[Settlement] = field(default_factory=asyncio.Queue)
+    _ended: asyncio.Queue[UUID] = field(default_factory=asyncio.Queue)  # events that may be done
 
     def put(self, one: Settlement) -> None:
         self._queue.put_nowait(one)
 
     async def drained(self) -> None:
-        """Wait until everything put so far has been committed."""
+        """Wait until everything put so far has been committed, and its events told."""
         await self._queue.join()
+        await self._ended.join()
 
     async def run(self) -> None:
-        """Settle until cancelled; what cannot be written is kept until it can."""
-        while True:
-            batch = [await self._queue.get()]
-            await asyncio.sleep(GATHER)
-            while len(batch) < MOST and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._write(batch)
-            for _ in batch:
-                self._queue.task_done()
+        """Settle until cancelled; what cannot be written is kept until it can.
 
-    async def _write(self, batch: Sequence[Settlement]) -> None:
-        settled: list[ledger.Settled] | None = None
-        while settled is None:
+        Completing events goes beside it: what a call came to must not wait for that.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work(self._queue, GATHER, self._write))
+            group.create_task(self._work(self._ended, GATHER_EVENTS, self._complete))
+
+    async def _work(
+        self,
+        queue: asyncio.Queue[_One],
+        gather: float,
+        write: Callable[[psycopg.AsyncConnection, Sequence[_One]], Awaitable[None]],
+    ) -> None:
+        while True:
+            batch = [await queue.get()]
+            await asyncio.sleep(gather)
+            while len(batch) < MOST and not queue.empty():
+                batch.append(queue.get_nowait())
+            await self._written(batch, write)
+            for _ in batch:
+                queue.task_done()
+
+    async def _written(
+        self,
+        batch: Sequence[_One],
+        write: Callable[[psycopg.AsyncConnection, Sequence[_One]], Awaitable[None]],
+    ) -> None:
+        while True:
             try:
                 async with self.pool.connection() as conn:
-                    settled = await settle(conn, batch)
+                    return await write(conn, batch)
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
-        for one in settled:
+
+    async def _write(self, conn: psycopg.AsyncConnection, batch: Sequence[Settlement]) -> None:
+        for one in await settle(conn, batch):
             if one.state == EffectState.UNKNOWN:
                 telemetry.emit("effect_unknown", effect=str(one.id), of=str(one.event_id))
             self.states[one.state] += 1
             self.days.add(one.day)
+            if EffectState(one.state) not in OPEN:
+                self._ended.put_nowait(one.event_id)
+
+    async def _complete(self, conn: psycopg.AsyncConnection, events: Sequence[UUID]) -> None:
+        async with conn.transaction():
+            await ledger.complete(conn, sorted(set(events)), datetime.now(UTC))
 
 
 async def settle(
     conn: psycopg.AsyncConnection, batch: Sequence[Settlement]
 ) -> list[ledger.Settled]:
-    """Settle in one transaction, then complete the events concerned in another."""
-    now = datetime.now(UTC)
+    """Settle in one transaction; the events of what has ended are to be completed in another."""
     async with conn.transaction():
-        settled = await ledger.settle(conn, batch, now)
-        ended = [one for one in settled if EffectState(one.state) not in OPEN]
+        settled = await ledger.settle(conn, batch, datetime.now(UTC))
+        # The body of a first attempt went with its outcome; earlier ones are kept until now.
+        ended = [one.id for one in settled if one.calls > 1 and EffectState(one.state) not in OPEN]
         if ended:
-            await ledger.forget_bodies(conn, [one.id for one in ended])
-    if ended:
-        async with conn.transaction():
-            await ledger.complete(conn, sorted({one.event_id for one in ended}), now)
+            await ledger.forget_bodies(conn, ended)
     return settled

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from marketing_pipeline.domain.effect import EffectState
-from marketing_pipeline.event_log import queries
+from marketing_pipeline.event_log import queries, rows
 
 _SQL = queries.load("ledger.sql")
 
@@ -92,6 +92,7 @@ class Settled:
     event_id: UUID
     day: date
     state: str
+    calls: int  # everything ever started for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,14 +142,14 @@ async def suppressed(
     not waits until the caller's claim has.
     """
     await conn.execute(_SQL["lock recipients"], {"ids": list(recipients)})
-    rows = await (await conn.execute(_SQL["suppressed"], {"ids": list(recipients)})).fetchall()
-    return {(recipient, scope): reason for recipient, scope, reason in rows}
+    found = await (await conn.execute(_SQL["suppressed"], {"ids": list(recipients)})).fetchall()
+    return {(recipient, scope): reason for recipient, scope, reason in found}
 
 
 async def bodies(conn: AsyncConnection, effects: Sequence[UUID]) -> dict[UUID, bytes]:
     """The stored bytes of earlier attempts."""
-    rows = await (await conn.execute(_SQL["bodies"], {"ids": list(effects)})).fetchall()
-    return dict(rows)
+    found = await (await conn.execute(_SQL["bodies"], {"ids": list(effects)})).fetchall()
+    return dict(found)
 
 
 async def claim(
@@ -170,10 +171,7 @@ async def claim(
         {
             "provider": provider,
             "claim_id": claim_id,
-            "id": [attempt.effect_id for attempt in attempts],
-            "purpose": [str(attempt.purpose) for attempt in attempts],
-            "sha256": [attempt.request_sha256 for attempt in attempts],
-            "body": [attempt.request_body for attempt in attempts],
+            "attempts": rows.document(attempts),
             "setup": setup,
             "lease": lease,
             "now": now,
@@ -185,15 +183,7 @@ async def claim(
 
 
 async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: datetime) -> None:
-    await conn.execute(
-        _SQL["close unsent"],
-        {
-            "id": [one.effect_id for one in closed],
-            "state": [str(one.state) for one in closed],
-            "reason": [one.reason for one in closed],
-            "now": now,
-        },
-    )
+    await conn.execute(_SQL["close unsent"], {"closed": rows.document(closed), "now": now})
 
 
 async def settle(
@@ -201,24 +191,8 @@ async def settle(
 ) -> list[Settled]:
     """Write outcomes and new states; returns the effects whose claim still held."""
     async with conn.cursor(row_factory=class_row(Settled)) as cursor:
-        await cursor.execute(
-            _SQL["settle"],
-            {
-                "id": [one.effect_id for one in settlements],
-                "claim_id": [one.claim_id for one in settlements],
-                "number": [one.number for one in settlements],
-                "outcome": [one.outcome for one in settlements],
-                "status_code": [one.status_code for one in settlements],
-                "latency": [one.latency for one in settlements],
-                "reason": [one.reason for one in settlements],
-                "state": [str(one.state) for one in settlements],
-                "due_at": [one.due_at for one in settlements],
-                "given_back": [one.given_back for one in settlements],
-                "in_doubt": [one.in_doubt for one in settlements],
-                "reference": [one.reference for one in settlements],
-                "now": now,
-            },
-        )
+        values = {"settlements": rows.document(settlements), "now": now}
+        await cursor.execute(_SQL["settle"], values)
         return await cursor.fetchall()
 
 
@@ -232,15 +206,16 @@ async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime)
     Call it in a transaction of its own after the settling commit: two workers that settle an
     event's last two effects each see the other's still open until both have committed.
     """
-    await conn.execute(_SQL["lock events"], {"ids": list(events)})
-    await conn.execute(_SQL["mark moved"], {"ids": list(events)})
-    return (await conn.execute(_SQL["complete"], {"ids": list(events), "now": now})).rowcount
+    values = {"ids": list(events), "now": now}
+    await conn.execute(_SQL["lock events"], values)
+    await conn.execute(_SQL["mark moved"], values)
+    return (await conn.execute(_SQL["complete"], values)).rowcount
 
 
 async def stranded(conn: AsyncConnection, now: datetime) -> list[UUID]:
     """Events that `complete` was never called for."""
-    rows = await (await conn.execute(_SQL["stranded"], {"now": now})).fetchall()
-    return [row[0] for row in rows]
+    found = await (await conn.execute(_SQL["stranded"], {"now": now})).fetchall()
+    return [row[0] for row in found]
 
 
 async def recipient(conn: AsyncConnection, address: str) -> UUID | None:
@@ -286,5 +261,5 @@ async def recent_calls(
 ) -> dict[int, int]:
     """Calls of the last `span`, by slot number since the epoch."""
     values = {"provider": provider, "span": span, "slot": slot / timedelta(milliseconds=1)}
-    rows = await (await conn.execute(_SQL["recent calls"], values)).fetchall()
-    return dict(rows)
+    found = await (await conn.execute(_SQL["recent calls"], values)).fetchall()
+    return dict(found)

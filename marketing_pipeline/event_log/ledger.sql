@@ -80,8 +80,8 @@ where effect_id = any(%(ids)s) and request_body is not null order by effect_id, 
 -- claim --
 -- Leases effects and writes their attempts, before any call is made.
 with c as (
-    select * from unnest(%(id)s::uuid[], %(purpose)s::text[], %(sha256)s::text[], %(body)s::bytea[])
-        as c (id, purpose, sha256, body)
+    select * from json_to_recordset(%(attempts)s::json)
+        as c (effect_id uuid, purpose text, request_sha256 text, request_body bytea)
 ), numbered as (
     select nextval('claim_seq') as number
 ), claimed as (
@@ -96,35 +96,32 @@ with c as (
                                           else e.first_attempt_at end,
         last_attempt_at = case c.purpose when 'send' then %(now)s else e.last_attempt_at end,
         updated_at = %(now)s
-    from c where e.id = c.id
+    from c where e.id = c.effect_id
     returning e.id, e.calls
 )
 insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body,
                       setup, claim_number)
-select c.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.sha256, c.body,
+select claimed.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.request_sha256, c.request_body,
        %(setup)s, case row_number() over () when 1 then (select number from numbered) end
-from c join claimed using (id)
+from c join claimed on claimed.id = c.effect_id
 returning (select number from numbered),
           (select coalesce(max(a.claim_number), 0) from attempts a where a.claim_number is not null)
 
 -- close unsent --
 -- Ends effects without a call: suppressed, past knowing, or impossible to render.
 update effects e set state = c.state, last_error = c.reason, settled_at = %(now)s, updated_at = %(now)s
-from unnest(%(id)s::uuid[], %(state)s::text[], %(reason)s::text[]) as c (id, state, reason)
-where e.id = c.id
+from json_to_recordset(%(closed)s::json) as c (effect_id uuid, state text, reason text)
+where e.id = c.effect_id
 
 -- settle --
 -- Writes what calls came to. A claim that is no longer held settles nothing, except that a late
 -- Accepted always does: the provider has it, whatever was thought meanwhile.
 with s as (
-    select * from unnest(%(id)s::uuid[], %(claim_id)s::uuid[], %(number)s::int[], %(outcome)s::text[],
-                         %(status_code)s::smallint[], %(latency)s::interval[], %(reason)s::text[],
-                         %(state)s::text[], %(due_at)s::timestamptz[], %(given_back)s::bool[],
-                         %(in_doubt)s::bool[], %(reference)s::text[])
-        as s (id, claim_id, number, outcome, status_code, latency, reason, state, due_at, given_back,
-              in_doubt, reference)
+    select * from json_to_recordset(%(settlements)s::json)
+        as s (effect_id uuid, claim_id uuid, number int, outcome text, status_code smallint, latency interval,
+              reason text, state text, due_at timestamptz, given_back bool, in_doubt bool, reference text)
 ), held as (
-    select e.id, s.number, s.state from effects e join s on s.id = e.id
+    select e.id, s.number, s.state from effects e join s on s.effect_id = e.id
     where (e.claim_id = s.claim_id and e.calls = s.number and e.state in ('SENDING', 'DOUBT'))
        or (s.state = 'SENT' and e.state <> 'SENT')
     order by e.id for update of e
@@ -134,7 +131,7 @@ with s as (
     update attempts a set finished_at = %(now)s, outcome = s.outcome, status_code = s.status_code,
            latency = s.latency, reason = s.reason,
            request_body = case when s.state = 'DOUBT' then a.request_body end
-    from s where a.effect_id = s.id and a.number = s.number
+    from s where a.effect_id = s.effect_id and a.number = s.number
       and (a.finished_at is null or s.outcome in ('ACCEPTED', 'FOUND'))
 )
 update effects e set
@@ -148,8 +145,8 @@ update effects e set
     last_error = case when s.state = 'SENT' then null else s.reason end,
     settled_at = case when s.state in ('SENT', 'FAILED', 'UNKNOWN') then %(now)s end,
     updated_at = %(now)s
-from s join chosen using (id, number) where e.id = s.id
-returning e.id, e.event_id, e.day, e.state
+from s join chosen on chosen.id = s.effect_id and chosen.number = s.number where e.id = s.effect_id
+returning e.id, e.event_id, e.day, e.state, e.calls
 
 -- forget bodies --
 -- Bytes are kept only while a repeat might need them.
