@@ -15,19 +15,19 @@ from psycopg.rows import dict_row
 
 from marketing_pipeline import embedded
 from marketing_pipeline.campaigns import configuration
-from marketing_pipeline.delivery import planner
+from marketing_pipeline.delivery import crowds, planner
 from marketing_pipeline.domain import audience, event, plan
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.domain.plan import Rules
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import intake, ledger, planning
+from marketing_pipeline.event_log import intake, ledger, people, planning
 from marketing_pipeline_tests.pipeline import campaign
 
 NOW = datetime.now(UTC)
 MONTH = timedelta(days=30)
 PATIENCE = timedelta(seconds=10)  # for what is expected to end
 IMPATIENCE = timedelta(seconds=0.2)  # for what is not
-MANY = 2500  # people: two chunks and a half
+MANY = 5000  # people: two chunks and a half
 WELCOME = Template(hash="b" * 64, name="welcome", subject="s", html="h")
 
 
@@ -344,7 +344,7 @@ async def _half_written(
         await record(conn, campaign("everybody", "c"))
         round = await planner.plan_due(conn, rules, datetime.now(UTC))
         assert (round.events, round.unwritten) == (1, True)
-        assert await _written(conn) == (planner.CHUNK, planner.CHUNK)
+        assert await _written(conn) == (crowds.CHUNK, crowds.CHUNK)
         yield conn
 
 
@@ -364,7 +364,8 @@ async def _is_whole(conn: AsyncConnection, rules: Rules) -> None:
            from plans p join marketing_events m on m.id = p.event_id""",
     )
     async with conn.transaction():
-        facts = [fact async for fact in planning.leads_up_to(conn, stored["cut_seq"])]
+        pages = people.people_up_to(conn, stored["cut_seq"])
+        facts = [fact async for page in pages for fact in page]
     whole = list(
         plan.effects(
             event.Event(
@@ -399,13 +400,13 @@ def test_a_plan_that_was_interrupted_between_chunks_is_finished(database: str) -
             async with await AsyncConnection.connect(database, autocommit=True) as dies:
                 with pytest.raises(psycopg.OperationalError):
                     await write_out(dies)
-            assert await _written(conn) == (2 * planner.CHUNK, 2 * planner.CHUNK)
+            assert await _written(conn) == (2 * crowds.CHUNK, 2 * crowds.CHUNK)
             await conn.execute("drop trigger dies on plans")
             stopping = asyncio.Event()
             stopping.set()
             assert await planner.write_unfinished(conn, NOW, stopping) == 0, "told to stop"
             await record(conn, lead("new", "new@example.com"))  # above the cut: not in this plan
-            assert await write_out(conn) == MANY - 2 * planner.CHUNK
+            assert await write_out(conn) == MANY - 2 * crowds.CHUNK
             await _is_whole(conn, configuration.meaning(body()).rules)
             assert await write_out(conn) == 0
 
@@ -421,7 +422,7 @@ def test_two_who_finish_a_plan_at_once_write_each_effect_once(database: str) -> 
             written = await asyncio.gather(*(write_out(one) for one in (conn, other)))
             while await write_out(conn):
                 pass
-            assert sum(written) <= MANY - planner.CHUNK
+            assert sum(written) <= MANY - crowds.CHUNK
             await _is_whole(conn, configuration.meaning(body()).rules)
 
     asyncio.run(run())

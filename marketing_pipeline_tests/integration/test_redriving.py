@@ -91,7 +91,8 @@ class Log:
             "in_doubt": False,
             "reference": None,
         }
-        await settle(self.conn, [Settlement(**(usual | said))])
+        settled = await settle(self.conn, [Settlement(**(usual | said))])
+        await planner.finish(self.conn, [one.event_id for one in settled], datetime.now(UTC))
 
     async def fail(self, provider: str, **said: Any) -> list[tuple[UUID, UUID, int]]:
         attempts = await self.attempt(provider)

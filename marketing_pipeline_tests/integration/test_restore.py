@@ -69,6 +69,11 @@ def identity(database: str) -> str:
     return str(row[0])
 
 
+def people(database: str) -> set[str]:
+    with psycopg.connect(database) as conn:
+        return {str(row[0]) for row in conn.execute("select id from recipients")}
+
+
 def test_a_restored_log_refuses_and_once_adopted_sends_nothing_twice(
     used: settings.Settings,
     database: str,
@@ -93,6 +98,25 @@ def test_a_restored_log_refuses_and_once_adopted_sends_nothing_twice(
         assert sandbox.acts() == before, "each was found, or known by its key"
         assert states(restored) == {"SENT": len(before)}
         assert sent(restored) == sent(database)
+
+
+def test_a_lead_that_is_new_to_the_restored_log_and_posted_again_is_not_mailed_twice(
+    used: settings.Settings, database: str, servers: embedded.Servers, sandbox: Sandbox
+) -> None:
+    record(database, [lead(1)])
+    run(used)
+    with backup(servers, database) as restored:
+        record(database, [lead(2)])  # its person is in no backup
+        run(used)
+        before = sandbox.acts()
+        assert len(before) == 2 + 2
+        again = with_log(used, restored)
+        adopt(again)
+        record(restored, [lead(2)])
+        run(again, linger=4)
+        assert people(restored) != people(database), "who they are is drawn by chance, twice"
+        assert sent(restored) == sent(database), "and yet the effects are the same"
+        assert sandbox.acts() == before, "so the provider knows their keys"
 
 
 def test_without_its_mark_the_same_restored_log_would_send_twice(

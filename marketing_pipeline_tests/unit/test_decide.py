@@ -1,5 +1,6 @@
 """What follows from an outcome: properties that hold for every effect and every answer."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
@@ -40,6 +41,7 @@ contracts = st.builds(
     settle_delay=spans,
     key_life=st.one_of(st.none(), spans),
     horizon=st.one_of(st.none(), spans),
+    at_least_once=st.booleans(),  # of the blind alone, but deciding must not rely on that
 )
 
 
@@ -91,15 +93,44 @@ def test_a_throttled_effect_waits_as_long_as_it_was_told_and_loses_no_attempt(
 
 
 @given(effects(), contracts)
-def test_doubt_never_repeats_without_a_key_that_lives(effect: Effect, contract: Contract) -> None:
+def test_doubt_never_repeats_without_a_key_that_lives_unless_twice_is_better_than_not_at_all(
+    effect: Effect, contract: Contract
+) -> None:
     step = decide.in_doubt(effect, contract, NOW)
-    if isinstance(step, Repeat):
-        assert contract.delivery_class is DeliveryClass.KEYED
-        assert decide.key_lives(effect, contract, NOW)
     if isinstance(step, LookUp):
         assert contract.delivery_class is DeliveryClass.SEARCHABLE
-    if contract.delivery_class is DeliveryClass.BLIND:
-        assert isinstance(step, GiveUp)
+    elif isinstance(step, Repeat) and contract.delivery_class is DeliveryClass.BLIND:
+        assert contract.at_least_once
+    elif isinstance(step, Repeat):
+        assert contract.delivery_class is DeliveryClass.KEYED
+        assert decide.key_lives(effect, contract, NOW)
+
+
+@given(effects(), contracts)
+def test_without_that_wish_a_blind_doubt_is_for_a_person_at_once(
+    effect: Effect, contract: Contract
+) -> None:
+    blind = replace(contract, delivery_class=DeliveryClass.BLIND, at_least_once=False)
+    assert isinstance(decide.in_doubt(effect, blind, NOW), GiveUp)
+
+
+def test_alerts_are_repeated_for_a_day_and_then_a_person_looks() -> None:
+    alerts = Contract(
+        delivery_class=DeliveryClass.BLIND, settle_delay=timedelta(seconds=30), at_least_once=True
+    )
+    tried = Effect(
+        id=UUID(int=1),
+        attempts=decide.MAX_ATTEMPTS,
+        first_attempt_at=NOW,
+        last_attempt_at=NOW,
+        doubt_since=NOW,
+    )
+    assert isinstance(decide.in_doubt(tried, alerts, NOW + timedelta(hours=23)), Repeat)
+    assert isinstance(decide.in_doubt(tried, alerts, NOW + timedelta(hours=24)), GiveUp)
+    first = replace(tried, attempts=1, doubt_since=None)
+    doubt = decide.decide(first, alerts, Ambiguous("no answer"), NOW)
+    assert isinstance(doubt, Doubt)
+    assert doubt.due_at == NOW + alerts.settle_delay
 
 
 @given(effects(), contracts)

@@ -16,6 +16,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "resend": {"api_key": "re"},
     "webhook": {"url": "https://hooks.example/x"},
 }
+PLAIN = GOOD["webhook"] | {"deduplicates": False}
 HOUR = timedelta(hours=1)
 
 
@@ -51,6 +52,8 @@ def test_the_kinds_are_the_adapters_own() -> None:
         ("webhook", {"url": "ftp://hooks.example/SECRET"}, "url"),
         ("webhook", {"url": "https://user:SECRET@hooks.example/"}, "url"),
         ("webhook", {"secret": "SECRET\r\nX: y"}, "secret"),
+        ("webhook", {"deduplicates": "SECRET"}, "deduplicates"),
+        ("resend", {"deduplicates": False}, "deduplicates"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named_and_not_repeated(
@@ -83,6 +86,23 @@ def test_a_span_that_cannot_be_kept_is_named(
     with pytest.raises(ValidationError) as caught:
         registry.build("mine", adapter, GOOD[adapter], **spans)  # type: ignore[arg-type]
     assert caught.value.errors()[0]["loc"] == (field,)
+
+
+def test_a_key_that_nobody_keeps_has_no_life() -> None:
+    with pytest.raises(ValidationError, match="is for providers that keep a key; leave it out"):
+        registry.build("mine", "webhook", PLAIN, key_life=HOUR)
+
+
+@pytest.mark.parametrize("adapter", sorted(registry.ADAPTERS))
+def test_who_deduplicates_or_can_be_asked_gets_nothing_twice(adapter: str) -> None:
+    with pytest.raises(ValidationError, match="can neither deduplicate nor be asked") as caught:
+        registry.build("mine", adapter, GOOD[adapter], at_least_once=True)
+    assert caught.value.errors()[0]["loc"] == ("at_least_once",)
+
+
+def test_a_plain_hook_may_be_declared_at_least_once() -> None:
+    assert registry.build("mine", "webhook", PLAIN, at_least_once=True).contract.at_least_once
+    assert not registry.build("mine", "webhook", PLAIN).contract.at_least_once
 
 
 def test_spans_of_the_contract_can_be_overridden() -> None:

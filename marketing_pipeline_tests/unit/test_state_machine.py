@@ -54,6 +54,9 @@ CONTRACTS = (
         horizon=timedelta(days=1),
     ),
     Contract(delivery_class=DeliveryClass.BLIND, settle_delay=timedelta(seconds=30)),
+    Contract(
+        delivery_class=DeliveryClass.BLIND, settle_delay=timedelta(seconds=30), at_least_once=True
+    ),
 )
 # What is done in SQL alone, or by people.
 ELSEWHERE = {

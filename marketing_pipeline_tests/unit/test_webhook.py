@@ -24,6 +24,7 @@ EFFECT = UUID("5b0ef1c5-5f3b-5d43-9a58-0c6f3d8f5b11")
 POST = Post(body={"title": "Grüße", "at": "2026-03-01", "n": 1})
 URL = "https://hooks.example/services/T/B/secret-path"
 HOOK = registry.build("blog", "webhook", {"url": URL, "secret": "token"})
+PLAIN = registry.build("slack", "webhook", {"url": URL, "deduplicates": False})
 
 
 def answer(status: int, headers: dict[str, str] | None = None, body: bytes = b"Sorry") -> Outcome:
@@ -63,6 +64,16 @@ def test_a_contact_is_not_a_post() -> None:
 def test_what_it_promises() -> None:
     assert HOOK.contract.delivery_class is DeliveryClass.KEYED
     assert HOOK.contract.key_life == timedelta(hours=24)
+
+
+def test_a_receiver_that_keeps_no_keys_promises_nothing_and_hears_the_name_of_the_call() -> None:
+    assert PLAIN.contract.delivery_class is DeliveryClass.BLIND
+    assert PLAIN.contract.key_life is None
+    assert not PLAIN.contract.at_least_once
+    request = PLAIN.request(EFFECT, POST)
+    assert request.content == HOOK.request(EFFECT, POST).content
+    assert request.headers["idempotency-key"] == str(EFFECT)
+    assert PLAIN.look_up(EFFECT, "", NOW) is None
 
 
 def test_neither_its_secret_nor_its_address_is_shown() -> None:
