@@ -9,7 +9,7 @@ BIN := .venv/bin
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/runtime  ## Run 2,000 events through everything and reconcile (ARGS="--once --json FILE")
 	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline demo $(ARGS)
@@ -29,15 +29,11 @@ check: .venv/dev  ## Format check, lint, import law, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: .venv/dev  ## Measure everything that the README tells (10 GB of disk, 40 minutes)
-	$(BIN)/python -m benchmarks.ingest
-	$(BIN)/python -m benchmarks.transport
-	$(BIN)/python -m benchmarks.latency
-	$(BIN)/python -m benchmarks.priority
-	$(BIN)/python -m benchmarks.protocol
-	$(BIN)/python -m benchmarks.isolation
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.lookups
+bench: .venv/dev  ## Measure everything that docs/performance.md tells (ONLY=name JSON=FILE ARGS=--quick)
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json $(JSON)) $(ARGS)
+
+bench-peers: .venv/dev .venv-peers/installed  ## The same beside pgqueuer and procrastinate, which are installed for it
+	$(BIN)/python -m benchmarks --peers $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json $(JSON)) $(ARGS)
 
 chaos: .venv/dev  ## Kill everything, everywhere, and compare the books (TRIALS=n JSON=FILE)
 	$(BIN)/python -m marketing_pipeline_tests.chaos --trials $(or $(TRIALS),1000) $(if $(JSON),--json $(JSON)) $(ARGS)
@@ -47,7 +43,7 @@ lock:  ## Pin the dependencies of pyproject.toml again, with hashes
 	$(COMPILE) --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean:  ## Remove the virtual environment and caches; the log in .marketing/ stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed and none was found. Name one: make PYTHON=/path/to/python"; exit 1; }
@@ -74,4 +70,14 @@ endif
 	$(INSTALL) --no-deps -e .
 	@touch $@ .venv/runtime
 
-.PHONY: help demo up doctor test check bench chaos lock clean
+.venv-peers/installed: benchmarks/peers/requirements.txt | .venv/bin/python
+ifdef UV
+	uv venv --quiet --clear --python .venv/bin/python .venv-peers
+	uv pip install --quiet --python .venv-peers/bin/python --require-hashes -r benchmarks/peers/requirements.txt
+else
+	.venv/bin/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/peers/requirements.txt
+endif
+	@touch $@
+
+.PHONY: help demo up doctor test check bench bench-peers chaos lock clean

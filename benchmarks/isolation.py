@@ -1,6 +1,6 @@
 """How much the other providers' effects wait while one provider is dead, in pairs.
 
-    python -m benchmarks.isolation [--pairs 5] [--seconds 10] [--per-second 20] [--json FILE]
+    python -m benchmarks.isolation [--quick]
 
 Leads (a contact and a mail each) and posts arrive steadily at a delivery run. In one run of each
 pair the posts' provider hangs, refuses connections or answers 500 to everything; in the other it is
@@ -9,16 +9,13 @@ from the event's record to its effect's settlement. Every run has a database of 
 gate remembers nothing of the run before.
 """
 
-import argparse
 import asyncio
-import statistics
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,6 +24,7 @@ import redis
 from rich.progress import track
 
 from benchmarks import figures, installation
+from benchmarks.figures import Line, compared
 from benchmarks.installation import SOURCE, Installation, until
 from marketing_pipeline import settings
 from marketing_pipeline.cli.processes import free_port
@@ -39,6 +37,7 @@ from marketing_pipeline.event_log.location import locate
 from marketing_pipeline.providers.webhook import Webhook
 
 MOST = 1.25  # times the others' p95 with everybody well
+PER_SECOND = 20  # leads, and as many posts
 DEAD = "site"  # the provider of posts
 DEATHS: Mapping[str, Mapping[str, Any] | None] = {
     "hanging": {"kind": "hang_before", "seconds": 60},
@@ -53,47 +52,20 @@ _OPEN = "select count(*) from effects where provider <> %s and state <> 'SENT'"
 _PLANNED = "select count(*) from effects where provider <> %s"
 
 
-def main() -> None:
-    arguments = _arguments()
-    found: dict[str, dict[str, Any]] = {}
+def lines(quick: bool = False) -> Iterator[Line]:
+    """The others' p95 as a multiple of that with everybody well, for each death."""
+    pairs, seconds = (2, 5.0) if quick else (5, 10.0)
     with installation.installation(linger="60s") as own:
         own.start_sandbox()
         for death in DEATHS:
             well: list[float] = []
             dead: list[float] = []
-            for pair in track(range(arguments.pairs), death):
+            for pair in track(range(pairs), death):
                 for how in (None, death) if pair % 2 else (death, None):
-                    p95 = _p95(own, how, arguments.seconds, arguments.per_second)
+                    p95 = _p95(own, how, seconds, PER_SECOND)
                     (well if how is None else dead).append(p95)
-            ratios = [with_it / without for with_it, without in zip(dead, well, strict=True)]
-            found[death] = {
-                "well_ms": well,
-                "dead_ms": dead,
-                "ratio": statistics.median(ratios),
-                "ratios": ratios,
-            }
-    _show(found, arguments.pairs)
-    figures.write(arguments.json, {"deaths": found, "limit": MOST})
-
-
-def _show(found: Mapping[str, Mapping[str, Any]], pairs: int) -> None:
-    rows = [
-        (
-            death,
-            f"{statistics.median(one['well_ms']):,.0f}",
-            f"{statistics.median(one['dead_ms']):,.0f}",
-            f"{one['ratio']:.2f}",
-            f"{min(one['ratios']):.2f} to {max(one['ratios']):.2f}",
-        )
-        for death, one in found.items()
-    ]
-    figures.show(
-        f"p95 of the other providers' effects, {pairs} pairs each",
-        ("one provider is", "all well, ms", "it is dead, ms", "times", "spread"),
-        rows,
-    )
-    for death, one in found.items():
-        figures.say(f"{death}: {one['ratio']:.2f} times", one["ratio"], MOST)
+            name = f"isolation/p95 beside one {death}"
+            yield compared(name, "ms", dead, well, at_most=MOST)
 
 
 def _p95(own: Installation, death: str | None, seconds: float, per_second: int) -> float:
@@ -197,14 +169,5 @@ def _post(number: int) -> NewEvent:
     )
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of load in each run")
-    parser.add_argument("--per-second", type=int, default=20, help="leads, and as many posts")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main()
+    figures.alone(__doc__, lines)

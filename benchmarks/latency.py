@@ -1,6 +1,6 @@
 """From the answer of ingest to the provider: with a delivery run awake, and with nothing awake.
 
-    python -m benchmarks.latency [--seconds 60] [--per-second 20] [--trials 5] [--json FILE]
+    python -m benchmarks.latency [--quick]
 
 Real processes of an installation of its own: ingest, the sandbox, and `dagster job execute` (warm)
 or `dagster-daemon run` (cold). The clock starts when the client has read ingest's answer and ends
@@ -8,22 +8,36 @@ when the sandbox has read the provider's request, for each effect's first call; 
 machine's.
 """
 
-import argparse
 import asyncio
 import sqlite3
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import aiohttp
+import uvloop
+from psycopg import AsyncConnection
 
-from benchmarks import figures, installation, posting
+from benchmarks import delivering, figures, installation, posting
+from benchmarks.figures import Line, measured
 from benchmarks.installation import Installation, until
+from marketing_pipeline.domain import event
+from marketing_pipeline.domain.event import EventType
+from marketing_pipeline.event_log import intake
 
-WARM_LIMIT = 50.0  # milliseconds at p95
+COMMIT_LIMIT = 5.0  # milliseconds at p95
+REQUEST_LIMIT = 15.0
+FLOODED_LIMIT = 50.0
+FLOODING = 64  # connections
 COLD_LIMIT = 15.0  # seconds, each trial
 _ENDED = "('SUCCESS', 'FAILURE', 'CANCELED')"
+_UNFINISHED = "select count(*) from marketing_events where status in ('PENDING', 'PROCESSING')"
+_DELAYS = """
+select extract(epoch from e.first_attempt_at - m.created_at)::float * 1000
+from effects e join marketing_events m on m.id = e.event_id where e.state = 'SENT' order by m.seq"""
 _STEP = 1.3  # seconds that each cold trial starts later in the sensor's interval of 5 s
 
 
@@ -36,32 +50,60 @@ class Answered:
     at: float  # unix seconds, when its answer had been read
 
 
-def main() -> None:
-    arguments = _arguments()
-    warm = measure_warm(arguments.per_second, arguments.seconds) if arguments.seconds else None
-    cold = measure_cold(arguments.trials) if arguments.trials else None
-    _print(warm, cold, arguments.per_second)
-    figures.write(arguments.json, {"warm": warm, "cold_seconds": cold})
+def lines(quick: bool = False) -> Iterator[Line]:
+    """Warm, cold, and while ingest is given all that it takes."""
+    yield from _warm(20, 10 if quick else 60)
+    yield from _flooded(2_000 if quick else 20_000)
+    cold = _cold(2 if quick else 5)
+    yield measured("latency/cold, answer to provider", "s", cold, at_most=COLD_LIMIT)
 
 
-def measure_warm(per_second: int, seconds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds: of the requests, and from their answers to the sandbox by provider."""
+def _warm(per_second: int, seconds: int) -> Iterator[Line]:
+    """Until the sandbox has read the call: from a commit of ours, and from a request to ingest."""
     with installation.installation(linger="5s") as own:
         own.start_sandbox()
         own.start_ingest()
         run = own.start_delivery()
         answered = asyncio.run(_post_steadily(own, per_second, seconds))
+        committed = asyncio.run(_commit_steadily(own, per_second, seconds))
         if run.wait(120) != 0:
             raise SystemExit(f"the delivery run failed: {own.said('delivery')}")
-        reached = _reached(own, answered)
-    spreads = {"ingest's answer": figures.spread([one.wait * 1000 for one in answered])}
-    every = [wait for waits in reached.values() for wait in waits]
-    for name, waits in {"all effects": every, **reached}.items():
-        spreads[name] = figures.spread([wait * 1000 for wait in waits])
-    return spreads
+        from_requests = _reached(own, answered)
+        from_commits = _reached(own, committed)
+    waits = [one.wait * 1000 for one in answered]
+    yield from _percentiles("latency/ingest's answer", waits)
+    yield from _percentiles("latency/commit to provider", from_commits, at_most=COMMIT_LIMIT)
+    yield from _percentiles("latency/request to provider", from_requests, at_most=REQUEST_LIMIT)
 
 
-def measure_cold(trials: int) -> list[float]:
+def _flooded(events: int) -> Iterator[Line]:
+    """From an event's record to its claim, which the call follows, at full ingest rate."""
+    with delivering.house() as at:
+        own = at.own
+        own.env = at.env
+        own.start_ingest()
+        own.start_delivery()
+        port = urlsplit(own.ingest_url).port
+        assert port is not None
+        bodies = [posting.mixed(number) for number in range(events)]
+        waits, seconds = uvloop.run(posting.post(port, own.key, bodies, FLOODING))
+        until(lambda: not own.ask(_UNFINISHED)[0][0], 300, "the end of the flood")
+        delays = [delay for (delay,) in own.ask(_DELAYS)]
+    yield measured("latency/flood", "events/s", [len(waits) / seconds])
+    name = "latency/commit to claim while flooded"
+    yield from _percentiles(name, delays, at_most=FLOODED_LIMIT)
+
+
+def _percentiles(
+    name: str, waits: Sequence[float], *, at_most: float | None = None
+) -> Iterator[Line]:
+    """In ms, each of five spans of time; the bound is for the p95."""
+    for percent in (50, 95, 99):
+        bound = at_most if percent == 95 else None
+        yield measured(f"{name}, p{percent}", "ms", figures.fifths(waits, percent), at_most=bound)
+
+
+def _cold(trials: int) -> list[float]:
     """Seconds from the answer to the sandbox, of one event at a time that wakes everything."""
     with installation.installation(linger="1s") as own:
         own.start_sandbox()
@@ -73,14 +115,14 @@ def measure_cold(trials: int) -> list[float]:
         for number in range(trials):
             until(lambda: _all_ended(own), 120, "the end of a run")
             time.sleep(number * _STEP % 5)
-            found.append(round(_deliver_one(own), 2))
+            found.append(_deliver_one(own))
     return found
 
 
 def _deliver_one(own: Installation) -> float:
     answered = asyncio.run(_post_steadily(own, 1, 1))
     until(lambda: _reached(own, answered), 120, "the event at the sandbox")
-    return min(wait for waits in _reached(own, answered).values() for wait in waits)
+    return min(_reached(own, answered)) / 1000 - answered[0].wait
 
 
 def _all_ended(own: Installation) -> bool:
@@ -105,47 +147,42 @@ async def _post_steadily(own: Installation, per_second: int, seconds: int) -> li
         return await asyncio.gather(*(send(number) for number in range(per_second * seconds)))
 
 
-def _reached(own: Installation, answered: list[Answered]) -> dict[str, list[float]]:
-    """Seconds until each effect's first call had been read, by provider; what was not is absent."""
-    at = {one.event_id: one.at for one in answered}
-    with closing(sqlite3.connect(f"file:{own.record}?mode=ro", uri=True)) as file:
-        calls = dict(file.execute("select key, min(at) from calls group by key").fetchall())
-    found: dict[str, list[float]] = {}
-    for effect, event, provider in own.ask(
-        "select id::text, event_id::text, provider from effects"
-    ):
-        if event in at and effect in calls:
-            found.setdefault(provider, []).append(calls[effect] - at[event])
+async def _commit_steadily(own: Installation, per_second: int, seconds: int) -> list[Answered]:
+    """The same events by our own hand: the clock starts when a commit has returned."""
+    found = []
+    async with await AsyncConnection.connect(own.database_url, autocommit=True) as conn:
+        began = time.monotonic()
+        for number in range(per_second * seconds):
+            await asyncio.sleep(max(began + number / per_second - time.monotonic(), 0))
+            body = posting.mixed(number)
+            one = event.new(
+                type=EventType(body["type"]),
+                payload=body["payload"],
+                source=installation.SOURCE,
+                key=f"committed-{number}",
+                now=datetime.now(UTC),
+            )
+            async with conn.transaction():
+                await intake.record(conn, [one], datetime.now(UTC))
+            found.append(Answered(event_id=str(one.id), wait=0.0, at=time.time()))
     return found
 
 
-def _print(
-    warm: dict[str, dict[str, float]] | None, cold: list[float] | None, per_second: int
-) -> None:
-    if warm is not None:
-        columns = ("p50", "p95", "p99", "worst")
-        figures.show(
-            f"{per_second} events/s with a delivery run awake, in ms",
-            ("", "count", *columns),
-            [
-                (name, f"{one['count']:,}", *(f"{one[column]:.1f}" for column in columns))
-                for name, one in warm.items()
-            ],
-        )
-        p95 = warm["all effects"]["p95"]
-        figures.say(f"warm, p95: {p95:.1f} ms of {WARM_LIMIT:.0f}", p95, WARM_LIMIT)
-    if cold is not None:
-        figures.say(f"cold, s: {cold}, each at most {COLD_LIMIT:.0f}", max(cold), COLD_LIMIT)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=int, default=60, help="of warm load; 0: only cold")
-    parser.add_argument("--per-second", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=5, help="cold ones; 0: only warm")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    return parser.parse_args()
+def _reached(own: Installation, answered: Sequence[Answered]) -> list[float]:
+    """Milliseconds from the start of each request until its first call had been read, in the order
+    of the requests; what was not is absent."""
+    with closing(sqlite3.connect(f"file:{own.record}?mode=ro", uri=True)) as file:
+        calls = dict(file.execute("select key, min(at) from calls group by key").fetchall())
+    effects: dict[str, list[str]] = {}
+    for effect, caused_by in own.ask("select id::text, event_id::text from effects"):
+        effects.setdefault(caused_by, []).append(effect)
+    return [
+        (calls[effect] - one.at + one.wait) * 1000
+        for one in answered
+        for effect in effects.get(one.event_id, ())
+        if effect in calls
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    figures.alone(__doc__, lines)

@@ -1,6 +1,6 @@
 """What finding due work costs while history grows: the queries that every round of delivery asks.
 
-    python -m benchmarks.lookups [--sizes 10000,100000,1000000,5000000] [--json FILE]
+    python -m benchmarks.lookups [--quick]
 
 History is COMPLETED events over a year, one in five a lead with two effects, the others posts with
 one; all SENT, an attempt each. Beside it 1,000 leads stand planned and 1,000 events pending, made
@@ -9,18 +9,17 @@ indices dropped, which are built again before anything is measured: CHECKs stay 
 indices are denser than old ones; `vacuum analyze` stands in for a year of autovacuum.
 """
 
-import argparse
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 
 from benchmarks import figures, history, installation
+from benchmarks.figures import Line, compared, measured
 from marketing_pipeline import settings
 from marketing_pipeline.delivery import planner
 from marketing_pipeline.delivery.assembly import assemble
@@ -61,19 +60,27 @@ LOOKUPS: dict[str, Lookup] = {
 }
 
 
-def main() -> None:
-    arguments = _arguments()
-    measured: list[dict[str, Any]] = []
+def lines(quick: bool = False) -> Iterator[Line]:
+    """p50 of each look-up beside a long history, against that beside the shortest."""
+    sizes, repeats = (SIZES[:2], 100) if quick else (SIZES, 300)
+    first: dict[str, list[float]] = {}
     with installation.database() as url:
-        asyncio.run(_reserve_and_open(url, arguments.sizes[-1]))
-        for size in arguments.sizes:
-            filled = history.grow(url, size, arguments.sizes[-1])
-            waits = asyncio.run(_measure(url, arguments.repeats))
-            measured.append({"events": size, "filled_in_seconds": filled, "ms": waits})
-            measured[-1] |= {"index_kib": _index_sizes(url)}
-            print(f"{size:,} events: filled in {filled:.0f} s", flush=True)
-    _print(measured)
-    figures.write(arguments.json, measured)
+        asyncio.run(_reserve_and_open(url, sizes[-1]))
+        for size in sizes:
+            history.grow(url, size, sizes[-1])
+            waits = asyncio.run(_measure(url, repeats))
+            first = first or waits
+            for name, of in waits.items():
+                yield _line(f"lookups/{name}, {size:,} events", of, first[name])
+        for index, kib in _index_sizes(url).items():
+            if index in PARTIAL:
+                yield measured(f"lookups/{index}, {sizes[-1]:,} events", "KiB", [kib])
+
+
+def _line(name: str, waits: list[float], shortest: list[float]) -> Line:
+    """Medians of fifths, in the order they were measured in."""
+    now, then = figures.fifths(waits, 50), figures.fifths(shortest, 50)
+    return compared(name, "ms", now, then)
 
 
 async def _reserve_and_open(url: str, most: int) -> None:
@@ -104,9 +111,9 @@ def _lead(name: str, now: datetime) -> event.NewEvent:
     )
 
 
-async def _measure(url: str, repeats: int) -> dict[str, dict[str, float]]:
+async def _measure(url: str, repeats: int) -> dict[str, list[float]]:
     """Milliseconds of each look-up, in a transaction that is rolled back, as often as told."""
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, list[float]] = {}
     async with await AsyncConnection.connect(url, autocommit=True) as conn:
         for name, look in LOOKUPS.items():
             for _ in range(WARMING):
@@ -114,7 +121,7 @@ async def _measure(url: str, repeats: int) -> dict[str, dict[str, float]]:
             waits: list[float] = []
             while len(waits) < repeats and sum(waits) < LONGEST:
                 waits.append(await _look(conn, look))
-            found[name] = figures.spread(waits)
+            found[name] = waits
     return found
 
 
@@ -135,38 +142,5 @@ def _index_sizes(url: str) -> dict[str, int]:
     return dict(sorted(rows))
 
 
-def _print(measured: list[dict[str, Any]]) -> None:
-    first = measured[0]["ms"]
-    figures.show(
-        "p50 / p95 in ms, and p50 against that of the smallest history",
-        ("look-up", *(f"{one['events']:,} events" for one in measured)),
-        [(name, *(_cell(one["ms"][name], first[name]) for one in measured)) for name in LOOKUPS],
-    )
-    every = [one["index_kib"] for one in measured]
-    rows = [(name, *(f"{sizes[name]:,}" for sizes in every)) for name in PARTIAL]
-    rest = (f"{sum(s.values()) - sum(s[name] for name in PARTIAL):,}" for s in every)
-    figures.show(
-        "indices in KiB",
-        ("index", *(f"{one['events']:,} events" for one in measured)),
-        [*rows, ("all others, of whole history", *rest)],
-    )
-
-
-def _cell(now: dict[str, float], first: dict[str, float]) -> str:
-    return f"{now['p50']:.2f} / {now['p95']:.2f}  x{now['p50'] / first['p50']:.2f}"
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="events, commas between them")
-    parser.add_argument("--repeats", type=int, default=300, help="of each look-up")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    return parser.parse_args()
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    return tuple(sorted(int(one) for one in text.split(",")))
-
-
 if __name__ == "__main__":
-    main()
+    figures.alone(__doc__, lines)

@@ -1,17 +1,17 @@
 """How long a welcome mail takes while a campaign of 100,000 waits for the same provider.
 
-    python -m benchmarks.priority [--audience 100000] [--seconds 60] [--json FILE]
+    python -m benchmarks.priority [--quick]
 
 The audience is imported as history, which sends nothing. Then a campaign to all of them is
 triggered at a provider that takes 50 calls a second, and two leads a second arrive from that
 moment on: planning the campaign is part of what they have to live with.
 """
 
-import argparse
 import asyncio
 import re
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import psycopg
 from rich.progress import track
 
 from benchmarks import figures, installation
+from benchmarks.figures import Line, measured
 from benchmarks.installation import SOURCE, Installation
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, NewEvent, Origin
@@ -36,30 +37,26 @@ from effects e join marketing_events m on m.id = e.event_id
 where e.step = 'welcome' and e.state = 'SENT'"""
 
 
-def main() -> None:
-    arguments = _arguments()
+def lines(quick: bool = False) -> Iterator[Line]:
+    """Seconds from a lead's record until its welcome mail was settled."""
+    audience, seconds = (10_000, 20.0) if quick else (100_000, 60.0)
     with installation.installation(linger="30s") as own:
         _one_slow_provider(own.home / "campaigns" / "benchmark.yaml")
         own.start_sandbox()
-        asyncio.run(_import(own, arguments.audience))
+        asyncio.run(_import(own, audience))
         run = own.start_delivery()
-        leads = asyncio.run(_campaign_and_leads(own, arguments.seconds))
+        leads = asyncio.run(_campaign_and_leads(own, seconds))
         time.sleep(2 * LIMIT_S)
         waits = [row[0] for row in own.ask(WAITS)]
         planned, waiting = own.ask(BULK)[0]
         run.terminate()
-    if planned != arguments.audience or waiting < planned / 2:
+    if planned != audience or waiting < planned / 2:
         raise SystemExit(f"{planned} bulk effects, {waiting} waiting: the figures are void")
     if len(waits) != leads:
         raise SystemExit(f"{len(waits)} of {leads} welcome mails went out: the target is missed")
-    spread = figures.spread(waits)
-    figures.show(
-        f"welcome mails while {waiting:,} of {planned:,} bulk mails wait, in s",
-        tuple(spread),
-        [tuple(f"{value:,}" for value in spread.values())],
-    )
-    figures.say(f"p95: {spread['p95']} s of {LIMIT_S:.0f}", spread["p95"], LIMIT_S)
-    figures.write(arguments.json, {**spread, "waiting": waiting, "limit_s": LIMIT_S})
+    name = "priority/welcome beside a campaign"
+    yield measured(f"{name}, p50", "s", [figures.percentile(waits, 50)])
+    yield measured(f"{name}, p95", "s", [figures.percentile(waits, 95)], at_most=LIMIT_S)
 
 
 def _one_slow_provider(file: Path) -> None:
@@ -108,13 +105,5 @@ def _lead(name: str) -> NewEvent:
     )
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--audience", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main()
+    figures.alone(__doc__, lines)

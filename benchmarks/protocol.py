@@ -1,28 +1,26 @@
 """What the record of each attempt costs: the same engine with it and without it, in pairs.
 
-    python -m benchmarks.protocol [--effects 2000] [--pairs 11] [--json FILE]
+    python -m benchmarks.protocol [--quick]
 
 Posts are recorded first; then the engine plans and delivers them to the sandbox under limits that
 nobody reaches. "Without" runs the same code with two statements cut: neither claiming nor settling
 writes to `attempts`. The rate is between the sandbox's first call and its last.
 """
 
-import argparse
 import asyncio
 import re
 import sqlite3
-import statistics
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import redis
 from rich.progress import track
 
 from benchmarks import figures, installation
+from benchmarks.figures import Line, compared
 from benchmarks.installation import SOURCE, Installation
 from marketing_pipeline import settings
 from marketing_pipeline.delivery.assembly import assemble
@@ -32,39 +30,22 @@ from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.event_log import intake, ledger
 from marketing_pipeline.event_log.location import locate
 
-MOST = 0.15  # of the throughput
+LEAST = 0.85  # of the throughput
 
 
-def main() -> None:
-    arguments = _arguments()
+def lines(quick: bool = False) -> Iterator[Line]:
+    """The rate with attempts on record, as a share of that without."""
+    effects, pairs = (500, 3) if quick else (2000, 11)
     rates: dict[bool, list[float]] = {True: [], False: []}
     with installation.installation(linger="300ms") as own:
         own.start_sandbox()
-        _rate(own, arguments.effects, 0)  # warms everything up, and is not counted
-        for pair in track(range(1, arguments.pairs + 1), "pairs"):
+        _rate(own, effects, 0)  # warms everything up, and is not counted
+        for pair in track(range(1, pairs + 1), "pairs"):
             for recorded in (True, False) if pair % 2 else (False, True):
                 with _attempts(recorded=recorded):
-                    rates[recorded].append(_rate(own, arguments.effects, pair * 2 + recorded))
-    costs = [1 - with_it / without for with_it, without in zip(*_pairs(rates), strict=True)]
-    cost = statistics.median(costs)
-    figures.show(
-        f"{arguments.pairs} pairs of {arguments.effects:,} effects each",
-        ("attempts", "median effects/s", "least", "most"),
-        [
-            (name, *(f"{one:,.0f}" for one in (statistics.median(of), min(of), max(of))))
-            for name, of in (("on record", rates[True]), ("not on record", rates[False]))
-        ],
-    )
-    spread = f"{min(costs):.1%} to {max(costs):.1%}"
-    figures.say(f"the record costs {cost:.1%} at the median, {spread}", cost, MOST)
-    figures.write(
-        arguments.json,
-        {"with": rates[True], "without": rates[False], "cost": cost, "limit": MOST},
-    )
-
-
-def _pairs(rates: dict[bool, list[float]]) -> tuple[list[float], list[float]]:
-    return rates[True], rates[False]
+                    rates[recorded].append(_rate(own, effects, pair * 2 + recorded))
+    name = "protocol/attempts on record vs not"
+    yield compared(name, "effects/s", rates[True], rates[False], at_least=LEAST)
 
 
 @contextmanager
@@ -144,13 +125,5 @@ def _calls(own: Installation, beyond: int = 0) -> tuple[int, float, float]:
     return int(row[0]), float(row[1] or 0), float(row[2] or 0)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--effects", type=int, default=2000, help="in each run")
-    parser.add_argument("--pairs", type=int, default=11)
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    main()
+    figures.alone(__doc__, lines)

@@ -1,78 +1,30 @@
 """Calls a second over loopback: our transport against bare aiohttp, in the same run.
 
-    python -m benchmarks.transport [--calls 5000] [--rounds 3] [--uvloop]
+    python -m benchmarks.transport [--quick]
 
-POSTs 300 bytes to a server in a process of its own; the clients take turns, and the best of the
-rounds counts, so that a neighbour's load hits neither alone.
+POSTs 300 bytes to benchmarks/provider.py; the clients take turns.
 """
 
-import argparse
 import asyncio
-import multiprocessing
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
-from typing import cast
 from uuid import UUID
 
 import aiohttp
 import httpx
 import uvloop
 
+from benchmarks import figures, provider
+from benchmarks.figures import Line, compared
 from marketing_pipeline.domain.effect import Post
 from marketing_pipeline.domain.outcome import Accepted
 from marketing_pipeline.providers import http, registry
 from marketing_pipeline.providers.transport import Limits, Transport
 
-ANSWER = (
-    b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"id":"1"}'
-)
 BODY = b'{"text":"' + b"x" * 289 + b'"}'
 IN_FLIGHT = (10, 50, 100)
 Call = Callable[[], Awaitable[None]]
-
-
-class Answering(asyncio.Protocol):
-    """Knows just enough of HTTP to read the requests of this file."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop has its own class
-        self.waiting = b""
-
-    def data_received(self, data: bytes) -> None:
-        self.waiting += data
-        head, end, body = self.waiting.partition(b"\r\n\r\n")
-        if end and len(body) >= _length(head):
-            self.waiting = b""
-            self.transport.write(ANSWER)
-
-
-def _length(head: bytes) -> int:
-    return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-
-
-def serve(ready: "Connection") -> None:
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Answering, "127.0.0.1", 0, backlog=1024)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    uvloop.run(run())
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,))
-    process.start()
-    try:
-        yield f"http://127.0.0.1:{ours.recv()}"
-    finally:
-        process.kill()
-        process.join()
 
 
 async def rate(call: Call, in_flight: int, calls: int) -> float:
@@ -120,32 +72,29 @@ def adapter(transport: Transport, url: str) -> Call:
     return call
 
 
-async def measure(url: str, calls: int, rounds: int) -> None:
-    print(f"{'in flight':>10} {'bare aiohttp':>14} {'ours':>10} {'adapter, outcome':>18}   calls/s")
-    for in_flight in IN_FLIGHT:
-        connector = aiohttp.TCPConnector(limit=in_flight)
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            Transport(Limits(connections=in_flight)) as transport,
-        ):
-            clients = [bare(session, url), ours(transport, url), adapter(transport, url)]
-            best = [0.0, 0.0, 0.0]
-            for _ in range(rounds):
-                for index, call in enumerate(clients):
-                    best[index] = max(best[index], await rate(call, in_flight, calls))
-        print(f"{in_flight:>10} {best[0]:>14,.0f} {best[1]:>10,.0f} {best[2]:>18,.0f}")
+async def _rates(url: str, calls: int, rounds: int, in_flight: int) -> list[list[float]]:
+    """Of bare aiohttp, of our transport, and of an adapter that reads the outcome too."""
+    connector = aiohttp.TCPConnector(limit=in_flight)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        Transport(Limits(connections=in_flight)) as transport,
+    ):
+        clients = [bare(session, url), ours(transport, url), adapter(transport, url)]
+        turns = [[await rate(call, in_flight, calls) for call in clients] for _ in range(rounds)]
+    return [list(of) for of in zip(*turns, strict=True)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--calls", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--uvloop", action="store_true", help="run the clients on uvloop")
-    options = parser.parse_args()
-    run = uvloop.run if options.uvloop else asyncio.run
-    with server() as url:
-        run(measure(url, options.calls, options.rounds))
+def lines(quick: bool = False) -> Iterator[Line]:
+    """Calls a second as a share of bare aiohttp's."""
+    calls, rounds = (2_000, 3) if quick else (5_000, 5)
+    with provider.serving(0) as serving:
+        for in_flight in IN_FLIGHT:
+            rates = _rates(serving.url, calls, rounds, in_flight)
+            aiohttps, transports, adapters = uvloop.run(rates)
+            yield compared(f"transport/{in_flight} in flight", "calls/s", transports, aiohttps)
+            name = f"transport/{in_flight} in flight, adapter and outcome"
+            yield compared(name, "calls/s", adapters, aiohttps)
 
 
 if __name__ == "__main__":
-    main()
+    figures.alone(__doc__, lines)

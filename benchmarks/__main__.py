@@ -1,0 +1,86 @@
+"""Measures everything that the README and docs/performance.md tell.
+
+    python -m benchmarks [--only NAME] [--quick] [--peers] [--json FILE]
+
+Figures are for reading and not a test: a target that is missed is marked, and the exit code is 0.
+Each line is shown as soon as it is known, and all of them at the end.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import dispatch, figures
+from benchmarks.figures import Line
+
+# By the first part of their lines' names; the longest come last.
+MODULES = (
+    "ingest",
+    "transport",
+    "latency",
+    "dispatch",
+    "protocol",
+    "isolation",
+    "memory",
+    "priority",
+    "planning",
+    "replaying",
+    "lookups",
+)
+Section = Callable[[bool], Iterable[Line]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    chosen = {
+        name: section
+        for name, section in sections(peers=arguments.peers).items()
+        if arguments.only in name or arguments.only.startswith(f"{name}/")
+    }
+    if not chosen:
+        names = ", ".join(sections(peers=True))
+        raise SystemExit(f"--only {arguments.only!r} is part of no name; there are: {names}")
+    console, found = Console(highlight=False), list[Line]()
+    for place, (name, section) in enumerate(chosen.items(), 1):
+        began = time.monotonic()
+        with console.status(f"{place} of {len(chosen)}: {name}"):
+            for line in section(arguments.quick):
+                found.append(line)
+                console.print(figures.sentence(line))
+        console.print(f"[dim]{name}: {time.monotonic() - began:.0f} s[/]")
+        if arguments.json:  # after each: what has been measured is not lost with the rest
+            arguments.json.write_text(json.dumps(figures.for_programs(found), indent=2) + "\n")
+    figures.show_lines(found)
+
+
+def sections(*, peers: bool) -> dict[str, Section]:
+    """What can be measured, by name; dispatch in its parts."""
+    found: dict[str, Section] = {}
+    for name in MODULES:
+        found |= dispatch.SECTIONS if name == "dispatch" else {name: partial(_lines, name)}
+    return found | ({"peers": partial(_lines, "peers.against")} if peers else {})
+
+
+def _lines(module: str, quick: bool) -> Iterable[Line]:
+    """Imported only when its turn comes: what one needs must not hold up the others."""
+    lines: Section = importlib.import_module(f"benchmarks.{module}").lines
+    return lines(quick)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default="", help="a name, or a part of one: dispatch/0ms")
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--peers", action="store_true", help="beside pgqueuer and procrastinate")
+    parser.add_argument("--json", type=Path, help="write the lines there too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

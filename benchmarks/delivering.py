@@ -1,0 +1,240 @@
+"""One measured run of delivery: by the real engine in processes of its own, or written by hand.
+
+The engine delivers posts to benchmarks/provider.py under limits that nobody reaches. The clock runs
+from the provider's first call until the last event is COMPLETED.
+"""
+
+import asyncio
+import itertools
+import multiprocessing
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection
+
+import psycopg
+from psycopg import AsyncConnection
+
+from benchmarks import byhand, history, installation, usage
+from benchmarks import provider as providers
+from benchmarks.installation import SOURCE, Installation
+from benchmarks.provider import Provider
+from marketing_pipeline import embedded, settings
+from marketing_pipeline.delivery import planner
+from marketing_pipeline.delivery.assembly import assemble
+from marketing_pipeline.delivery.run import deliver
+from marketing_pipeline.domain import event
+from marketing_pipeline.domain.event import EventType
+from marketing_pipeline.event_log import intake
+from marketing_pipeline.event_log.location import locate
+
+CAMPAIGNS = "campaigns/dispatch.yaml"
+LONGEST = timedelta(minutes=5)  # a run
+SHORT = timedelta(seconds=10)  # a run that is not meant to end its work
+_number = itertools.count(1)  # of a run: makes its events' keys their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run came to."""
+
+    effects: int
+    seconds: float  # from the first call until the last outcome was on record
+    worker_cpu: float  # seconds, all workers together
+    postgres_cpu: float
+    valkey_cpu: float
+    provider_cpu: float
+    peak_mib: float  # of the largest worker
+
+    @property
+    def rate(self) -> float:
+        return self.effects / self.seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """An installation that delivers to such a provider."""
+
+    own: Installation
+    provider: Provider
+
+    @property
+    def env(self) -> dict[str, str]:
+        named = {"MARKETING_CAMPAIGNS": CAMPAIGNS, "MARKETING_SANDBOX_URL": self.provider.url}
+        return {**self.own.env, **named}
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds that the servers have worked so far, by name."""
+        running = embedded.status(self.own.home / "state").servers
+        return {one.name: usage.cpu_of_tree(one.pid) for one in running}
+
+
+@contextmanager
+def house(delay: int = 0) -> Iterator[House]:
+    """One with empty tables, and the operator's file that the demo has, without its limits."""
+    with installation.installation(linger="500ms") as own, providers.serving(delay) as provider:
+        text = (own.home / "campaigns" / "benchmark.yaml").read_text()
+        text, limits = re.subn(
+            "limits: .*", "limits: [{calls: 1000000, per: 1s}]\n    connections: 100", text
+        )
+        text, timeouts = re.subn("call_timeout: .*", "call_timeout: 15s", text)
+        assert min(limits, timeouts) > 0, "campaigns/demo.yaml is not written as it was"
+        (own.home / CAMPAIGNS).write_text(text)
+        yield House(own=own, provider=provider)
+
+
+def engine(
+    at: House,
+    effects: int,
+    *,
+    workers: int = 1,
+    planned: bool = False,
+    fill: bool = True,
+    snapshot: bool = False,
+) -> Run:
+    """Deliver so many new events; without `fill`, what is there already for SHORT.
+
+    snapshot: of somebody else, held open all along.
+    """
+    number = next(_number)
+    if fill:
+        asyncio.run(_record(at, number, effects, planned=planned))
+    _tidy(at.own.database_url)
+    with (
+        _workers(at, workers, LONGEST if fill else SHORT) as pipes,
+        _snapshot(at.own.database_url, wanted=snapshot),
+    ):
+        at.provider.count()
+        before, provider_before = at.cpu(), at.provider.cpu()
+        for pipe in pipes:
+            pipe.send("go")
+        reports = [pipe.recv() for pipe in pipes]
+        after, provider_after = at.cpu(), at.provider.cpu()
+    counted = at.provider.count()
+    if fill and counted.calls != effects:
+        raise SystemExit(f"{counted.calls} calls for {effects} effects: the figures are void")
+    ended = _completed(at.own.database_url, number, effects) if fill else counted.last
+    return Run(
+        effects=counted.calls,
+        seconds=ended - counted.first,
+        worker_cpu=sum(cpu for cpu, _ in reports),
+        postgres_cpu=after["postgres"] - before["postgres"],
+        valkey_cpu=after["valkey"] - before["valkey"],
+        provider_cpu=provider_after - provider_before,
+        peak_mib=max(peak for _, peak in reports),
+    )
+
+
+@contextmanager
+def _workers(at: House, count: int, longest: timedelta) -> Iterator[list[Connection]]:
+    """Processes that wait for the word, and tell their CPU seconds and peak of memory."""
+    spawning = multiprocessing.get_context("spawn")
+    with ExitStack() as ended:
+        pipes: list[Connection] = []
+        for _ in range(count):
+            ours, theirs = spawning.Pipe()
+            process = spawning.Process(target=_work, args=(at.env, longest, theirs))
+            process.start()
+            ended.callback(process.join)
+            ended.callback(theirs.close)
+            pipes.append(ours)
+        for pipe in pipes:
+            pipe.recv()
+        yield pipes
+
+
+def _work(env: dict[str, str], longest: timedelta, pipe: Connection) -> None:
+    used = settings.read(env)
+    servers, assembly = locate(used), assemble(used)
+    pipe.send("ready")
+    pipe.recv()
+    before = time.process_time()
+    deliver(
+        assembly,
+        threading.Event(),
+        database_url=servers.database_url,
+        redis_url=servers.redis_url,
+        max_run=longest,
+    )
+    pipe.send((time.process_time() - before, usage.peak_mib()))
+
+
+async def _record(at: House, number: int, effects: int, *, planned: bool) -> None:
+    now = datetime.now(UTC)
+    posts = [
+        event.new(
+            type=EventType.CONTENT_PUBLISH,
+            payload={"text": f"news {n} of run {number}: " + "x" * 250},
+            source=SOURCE,
+            key=f"{number}-{n}",
+            now=now,
+        )
+        for n in range(effects)
+    ]
+    used = assemble(settings.read(at.env)).configuration
+    async with await AsyncConnection.connect(at.own.database_url, autocommit=True) as conn:
+        await planner.keep(conn, used, now)
+        for chunk in range(0, effects, 500):
+            async with conn.transaction():
+                await intake.record(conn, posts[chunk : chunk + 500], now)
+        rules = used.meaning.rules
+        while planned and (await planner.plan_due(conn, rules, datetime.now(UTC))).events:
+            pass
+
+
+@contextmanager
+def _snapshot(url: str, *, wanted: bool) -> Iterator[None]:
+    with psycopg.connect(url) as conn:
+        if wanted:
+            conn.execute("set transaction isolation level repeatable read")
+            conn.execute("select from effects limit 1")
+        else:
+            conn.rollback()
+        yield
+
+
+def _tidy(url: str) -> None:
+    """Begin each run alike, as autovacuum and the checkpointer would have it in time."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        for table in history.TABLES:
+            conn.execute(f"vacuum (analyze) {table}")
+        conn.execute("checkpoint")
+
+
+def _completed(url: str, number: int, effects: int) -> float:
+    """When the last event of a run ended, in unix seconds."""
+    with psycopg.connect(url) as conn:
+        row = conn.execute(
+            "select count(*), extract(epoch from max(updated_at))::float8 from marketing_events"
+            " where status = 'COMPLETED' and source = %s and payload->>'text' like %s",
+            (SOURCE, f"news % of run {number}:%"),
+        ).fetchone()
+    assert row is not None
+    if row[0] != effects:
+        raise SystemExit(f"{row[0]} of {effects} events COMPLETED: the figures are void")
+    return float(row[1])
+
+
+def hand(at: House, url: str, jobs: int) -> Run:
+    """The same many jobs by benchmarks/byhand.py."""
+    byhand.fill(url, jobs)
+    at.provider.count()
+    before, provider_before = at.cpu(), at.provider.cpu()
+    cpu, peak, ended = byhand.run(url, at.provider.url)
+    after, provider_after = at.cpu(), at.provider.cpu()
+    counted = at.provider.count()
+    if counted.calls != jobs:
+        raise SystemExit(f"{counted.calls} calls for {jobs} jobs: the figures are void")
+    return Run(
+        effects=jobs,
+        seconds=ended - counted.first,
+        worker_cpu=cpu,
+        postgres_cpu=after["postgres"] - before["postgres"],
+        valkey_cpu=after["valkey"] - before["valkey"],
+        provider_cpu=provider_after - provider_before,
+        peak_mib=peak,
+    )
