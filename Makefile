@@ -41,6 +41,7 @@ chaos: .venv/dev  ## Kill everything, everywhere, and compare the books (TRIALS=
 lock:  ## Pin the dependencies of pyproject.toml again, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	$(COMPILE) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 
 clean:  ## Remove the virtual environment and caches; the log in .marketing/ stays
 	rm -rf .venv .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

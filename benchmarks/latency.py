@@ -77,7 +77,7 @@ def _warm(per_second: int, seconds: int) -> Iterator[Line]:
 
 
 def _flooded(events: int) -> Iterator[Line]:
-    """From an event's record to its claim, which the call follows, at full ingest rate."""
+    """From a post's record to its claim, which the call follows, at full ingest rate."""
     with delivering.house() as at:
         own = at.own
         own.env = at.env
@@ -85,7 +85,7 @@ def _flooded(events: int) -> Iterator[Line]:
         own.start_delivery()
         port = urlsplit(own.ingest_url).port
         assert port is not None
-        bodies = [posting.mixed(number) for number in range(events)]
+        bodies = [posting.publication(number) for number in range(events)]
         waits, seconds = uvloop.run(posting.post(port, own.key, bodies, FLOODING))
         until(lambda: not own.ask(_UNFINISHED)[0][0], 300, "the end of the flood")
         delays = [delay for (delay,) in own.ask(_DELAYS)]

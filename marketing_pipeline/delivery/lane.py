@@ -92,16 +92,20 @@ class Lane:
         return 0
 
     async def _free(self) -> int:
-        """How many calls may be added: where it is few they wait a moment for more, and are
-        claimed together; at none, until one has ended."""
-        entry = self.destination.entry.connections
-        if len(self._under_way) >= entry:
+        """How many calls may be added: half of them at once, so that they are claimed while the
+        other half is under way; fewer wait a moment for company."""
+        most = self.destination.entry.connections
+        ends = time.monotonic() + GATHER
+        while len(self._under_way) > most // 2:
+            full = len(self._under_way) >= most
+            if not full and time.monotonic() >= ends:
+                break
             await self._tell_in_time()
             self.wake.clear()
-            await rest(self.wake, LOOK if self.gate.untold_for is None else LATEST.total_seconds())
-        if len(self._under_way) > entry * 3 // 4:
-            await asyncio.sleep(GATHER)
-        return entry - len(self._under_way)
+            await rest(self.wake, LATEST.total_seconds() if full else GATHER)
+            if self.stopping.is_set():
+                return 0
+        return most - len(self._under_way)
 
     async def _look(self, most: int) -> tuple[int, float]:
         """How many effects are due, and where none is, how long to rest."""

@@ -22,7 +22,7 @@ from marketing_pipeline.event_log import ledger, people, planning
 from marketing_pipeline.event_log.planning import Cut, Plan
 
 LARGE = 5000  # facts: a campaign in a log of more is planned page by page
-BATCH = 100  # events a transaction
+BATCH = 250  # events a transaction
 PATIENCE = timedelta(seconds=1)  # how long a cut may wait for a writer, and others for the cut
 
 
@@ -76,9 +76,9 @@ async def _plan_batch(
         again = [one.event.id for one in due if one.planned]
         fresh = [one.event for one in due if not one.planned]
         facts = await _facts(conn, fresh, cut)
-        plans, rows, failed = await asyncio.to_thread(_plan_all, fresh, rules, cut, facts, now)
+        plans, planned, failed = await asyncio.to_thread(_plan_all, fresh, rules, cut, facts, now)
         await planning.insert_plans(conn, plans, now)
-        suppressed = await planning.insert_effects(conn, rows, now)
+        suppressed = await planning.insert_effects(conn, planned, now)
         await planning.mark_planned(conn, [p.event.id for p in plans] + again, now)
         await planning.mark_unplannable(conn, failed, now)
     closed = [p.event.id for p in plans if p.count == 0] + again + list(suppressed)

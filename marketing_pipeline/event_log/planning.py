@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import queries
+from marketing_pipeline.event_log import queries, rows
 
 _SQL = queries.load("planning.sql")
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -100,58 +100,58 @@ async def due_events(
 
 
 async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: datetime) -> None:
-    await conn.execute(
-        _SQL["insert plans"],
+    written = [
         {
-            "event_id": [plan.event.id for plan in plans],
-            "epoch": [plan.epoch for plan in plans],
-            "day": [plan.event.day for plan in plans],
-            "cut_seq": [plan.cut.seq for plan in plans],
-            "cut_at": [plan.cut.at for plan in plans],
-            "config_digest": [plan.config_digest for plan in plans],
-            "plan_version": [plan.plan_version for plan in plans],
-            "count": [plan.count for plan in plans],
-            "digest": [plan.digest for plan in plans],
-            "inserted": [plan.inserted for plan in plans],
-            "created_at": [now] * len(plans),
-        },
-    )
+            "event_id": plan.event.id,
+            "epoch": plan.epoch,
+            "day": plan.event.day,
+            "cut_seq": plan.cut.seq,
+            "cut_at": plan.cut.at,
+            "config_digest": plan.config_digest,
+            "plan_version": plan.plan_version,
+            "count": plan.count,
+            "digest": plan.digest,
+            "inserted": plan.inserted,
+        }
+        for plan in plans
+    ]
+    await conn.execute(_SQL["insert plans"], {"plans": rows.document(written), "now": now})
 
 
 async def insert_effects(
-    conn: AsyncConnection, rows: Sequence[tuple[Event, int, PlannedEffect]], now: datetime
+    conn: AsyncConnection, planned: Sequence[tuple[Event, int, PlannedEffect]], now: datetime
 ) -> set[UUID]:
     """Write effects, each with its event and epoch; one that is there already stays as it is.
 
     What `once` forbids is written as SUPPRESSED. Returns the events that this happened to: they
     may be complete already.
     """
-    refused = await _take_once(conn, [effect for _, _, effect in rows if effect.once_key])
-    await conn.execute(
-        _SQL["insert effects"],
+    refused = await _take_once(conn, [effect for _, _, effect in planned if effect.once_key])
+    written = [
         {
-            "id": [effect.id for _, _, effect in rows],
-            "event_id": [event.id for event, _, _ in rows],
-            "epoch": [epoch for _, epoch, _ in rows],
-            "day": [event.day for event, _, _ in rows],
-            "event_seq": [event.seq for event, _, _ in rows],
-            "route": [str(event.type) for event, _, _ in rows],
-            "step": [effect.step for _, _, effect in rows],
-            "provider": [effect.provider for _, _, effect in rows],
-            "kind": [str(effect.kind) for _, _, effect in rows],
-            "recipient_id": [effect.recipient_id for _, _, effect in rows],
-            "ordering_key": [effect.ordering_key for _, _, effect in rows],
-            "template": [effect.template for _, _, effect in rows],
-            "variables": [Jsonb(effect.variables) for _, _, effect in rows],
-            "priority": [int(effect.priority) for _, _, effect in rows],
-            "due_at": [effect.due_at for _, _, effect in rows],
-            "expires_at": [effect.expires_at for _, _, effect in rows],
-            "once_key": [effect.once_key for _, _, effect in rows],
-            "refused": [effect.id in refused for _, _, effect in rows],
-            "now": now,
-        },
-    )
-    return {event.id for event, _, effect in rows if effect.id in refused}
+            "id": effect.id,
+            "event_id": event.id,
+            "epoch": epoch,
+            "day": event.day,
+            "event_seq": event.seq,
+            "route": event.type,
+            "step": effect.step,
+            "provider": effect.provider,
+            "kind": effect.kind,
+            "recipient_id": effect.recipient_id,
+            "ordering_key": effect.ordering_key,
+            "template": effect.template,
+            "variables": effect.variables,
+            "priority": effect.priority,
+            "due_at": effect.due_at,
+            "expires_at": effect.expires_at,
+            "once_key": effect.once_key,
+            "refused": effect.id in refused,
+        }
+        for event, epoch, effect in planned
+    ]
+    await conn.execute(_SQL["insert effects"], {"effects": rows.document(written), "now": now})
+    return {event.id for event, _, effect in planned if effect.id in refused}
 
 
 async def _take_once(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> set[UUID]:
@@ -180,8 +180,8 @@ async def _takers(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> se
     }
     await conn.execute(_SQL["lock once"], values)
     await conn.execute(_SQL["take once"], values)
-    rows = await (await conn.execute(_SQL["once takers"], values)).fetchall()
-    return {row[0] for row in rows}
+    found = await (await conn.execute(_SQL["once takers"], values)).fetchall()
+    return {row[0] for row in found}
 
 
 async def mark_planned(conn: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:

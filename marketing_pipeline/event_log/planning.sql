@@ -38,10 +38,11 @@ where virtualtransaction = any(%(writers)s) and locktype = 'relation'
 -- Writes plans once; a plan that is there stays as it is.
 insert into plans (event_id, epoch, day, cut_seq, cut_at, config_digest, plan_version, count,
                    digest, inserted, created_at)
-select * from unnest(%(event_id)s::uuid[], %(epoch)s::int[], %(day)s::date[], %(cut_seq)s::bigint[],
-                     %(cut_at)s::timestamptz[], %(config_digest)s::text[], %(plan_version)s::int[],
-                     %(count)s::int[], %(digest)s::text[], %(inserted)s::int[],
-                     %(created_at)s::timestamptz[])
+select p.event_id, p.epoch, p.day, p.cut_seq, p.cut_at, p.config_digest, p.plan_version, p.count, p.digest,
+       p.inserted, %(now)s
+from json_to_recordset(%(plans)s::json)
+     as p (event_id uuid, epoch int, day date, cut_seq bigint, cut_at timestamptz, config_digest text,
+           plan_version int, count int, digest text, inserted int)
 on conflict do nothing
 
 -- lock once --
@@ -80,13 +81,10 @@ select i.id, i.event_id, i.epoch, i.day, i.event_seq, i.route, i.step, i.provide
        case when not i.refused and i.due_at <= a.adopted_at then i.due_at end,
        case when not i.refused and i.due_at <= a.adopted_at then i.due_at end,
        case when not i.refused and i.due_at <= a.adopted_at then i.due_at end
-from unnest(%(id)s::uuid[], %(event_id)s::uuid[], %(epoch)s::int[], %(day)s::date[],
-            %(event_seq)s::bigint[], %(route)s::text[], %(step)s::text[], %(provider)s::text[],
-            %(kind)s::text[], %(recipient_id)s::uuid[], %(ordering_key)s::text[], %(template)s::text[],
-            %(variables)s::jsonb[], %(priority)s::smallint[], %(due_at)s::timestamptz[],
-            %(expires_at)s::timestamptz[], %(once_key)s::text[], %(refused)s::bool[])
-     as i (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
-           ordering_key, template, variables, priority, due_at, expires_at, once_key, refused)
+from json_to_recordset(%(effects)s::json)
+     as i (id uuid, event_id uuid, epoch int, day date, event_seq bigint, route text, step text, provider text,
+           kind text, recipient_id uuid, ordering_key text, template text, variables jsonb, priority smallint,
+           due_at timestamptz, expires_at timestamptz, once_key text, refused bool)
 cross join installation a
 order by i.id
 on conflict (id) do nothing
