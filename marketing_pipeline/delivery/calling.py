@@ -29,6 +29,7 @@ class Made:
     """What a call came to."""
 
     answer: Outcome | Finding
+    held: Throttled | Blocked | None  # said on a look-up to all of us
     status_code: int | None  # None: there was no answer
     latency: timedelta
     health: Health
@@ -78,6 +79,7 @@ async def make(
         )
         return Made(
             answer=inquiry.finding,
+            held=inquiry.held,
             status_code=inquiry.status_code,
             latency=inquiry.latency,
             health=_after_look_up(inquiry.status_code, check),
@@ -91,6 +93,7 @@ async def make(
         outcome = Throttled(timedelta(0), outcome.reason)
     return Made(
         answer=outcome,
+        held=None,
         status_code=exchange.status_code,
         latency=exchange.latency,
         health=_after(outcome, check),

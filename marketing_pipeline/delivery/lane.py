@@ -194,6 +194,9 @@ class Lane:
                 latency=made.latency,
             )
         )
+        if made.held is not None:
+            contract = self.destination.provider.contract
+            decision = decide.decide(call.effect, contract, made.held, now)
         if isinstance(decision, Retry) and decision.pause_until and decision.pause_until > now:
             await self._hold(decision, decision.pause_until, now)
 

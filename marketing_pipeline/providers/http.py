@@ -9,7 +9,15 @@ from uuid import UUID
 import httpx
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.domain.outcome import Ambiguous, Finding, Inconclusive, Outcome, Unreached
+from marketing_pipeline.domain.outcome import (
+    Ambiguous,
+    Blocked,
+    Finding,
+    Inconclusive,
+    Outcome,
+    Throttled,
+    Unreached,
+)
 from marketing_pipeline.providers import answer
 from marketing_pipeline.providers.observed import Observed
 from marketing_pipeline.providers.protocol import Provider
@@ -31,6 +39,7 @@ class Inquiry:
     """What a look-up came to."""
 
     finding: Finding
+    held: Throttled | Blocked | None  # what the answer says to all of us, whatever was asked
     status_code: int | None
     latency: timedelta
     observed: tuple[Observed, ...]
@@ -76,15 +85,19 @@ async def look_up(
     began = time.monotonic()
     response: httpx.Response | None = None
     finding: Finding
+    held: Throttled | Blocked | None = None
     observed: tuple[Observed, ...] = ()
     try:
         response = await transport.send(request, within=within, before_write=before_write)
         finding = _find(provider, response, effect_id)
+        held = _held(provider, response, now + _since(began))
         observed = _observed(provider, response, now + _since(began))
     except (NotWritten, AnswerLost) as error:
         finding = Inconclusive(error.reason)
     status = None if response is None else response.status_code
-    return Inquiry(finding=finding, status_code=status, latency=_since(began), observed=observed)
+    return Inquiry(
+        finding=finding, held=held, status_code=status, latency=_since(began), observed=observed
+    )
 
 
 def _read(provider: Provider, response: httpx.Response, now: datetime) -> Outcome:
@@ -100,6 +113,16 @@ def _find(provider: Provider, response: httpx.Response, effect_id: UUID) -> Find
         return provider.finding(response, effect_id)
     except Exception as error:
         return Inconclusive(answer.words(response, f"unreadable: {type(error).__name__}"))
+
+
+def _held(
+    provider: Provider, response: httpx.Response, now: datetime
+) -> Throttled | Blocked | None:
+    """A limit that is reached or a key that is no longer good holds back sends and look-ups alike."""
+    if response.status_code not in {401, 402, 403, 429}:
+        return None
+    outcome = _read(provider, response, now)
+    return outcome if isinstance(outcome, Throttled | Blocked) else None
 
 
 def _observed(provider: Provider, response: httpx.Response, now: datetime) -> tuple[Observed, ...]:

@@ -221,3 +221,30 @@ def test_a_provider_that_was_set_up_anew_is_not_asked_about_calls_of_the_old_one
 def test_an_answer_that_postgresql_cannot_store_holds_up_nobody() -> None:
     assert settling.storable("502 bad\x00gate\ud800way") == "502 bad?gate?way"
     assert settling.storable(None) is None
+
+
+def test_a_limit_that_a_look_up_meets_holds_back_the_provider(
+    used: settings.Settings, database: str, sandbox: Sandbox, home: Path
+) -> None:
+    sandbox.faults(
+        {"provider": "mailgun", "operation": "send", "kind": "error_after", "share": 1},
+        {
+            "provider": "mailgun",
+            "operation": "events",
+            "kind": "throttle",
+            "share": 1,
+            "seconds": 90,
+        },
+    )
+    record(database, [lead(1)])
+    record(database, [campaign(campaign_name(home), "c1")])
+    run(used, linger=3)
+    with psycopg.connect(database) as conn:
+        paused = conn.execute("select provider from pauses where until > now()").fetchall()
+        looked = conn.execute(
+            "select count(*) from attempts where purpose = 'look_up' and status_code is not null"
+        ).fetchone()
+        [(mailgun,)] = conn.execute(
+            "select distinct provider from effects where provider like 'mailgun%'"
+        ).fetchall()
+    assert (paused, looked) == ([(mailgun,)], (1,))
