@@ -118,7 +118,7 @@ def _find(provider: Provider, response: httpx.Response, effect_id: UUID) -> Find
 def _held(
     provider: Provider, response: httpx.Response, now: datetime
 ) -> Throttled | Blocked | None:
-    """A limit that is reached or a key that is no longer good holds back sends and look-ups alike."""
+    """A limit reached, or a key no longer good, holds back sends and look-ups alike."""
     if response.status_code not in {401, 402, 403, 429}:
         return None
     outcome = _read(provider, response, now)
