@@ -54,7 +54,7 @@ _PLANNED = "select count(*) from effects where provider <> %s"
 
 def lines(quick: bool = False) -> Iterator[Line]:
     """The others' p95 as a multiple of that with everybody well, for each death."""
-    pairs, seconds = (2, 5.0) if quick else (5, 10.0)
+    pairs, seconds = (2, 5.0) if quick else (11, 5.0)
     with installation.installation(linger="60s") as own:
         own.start_sandbox()
         for death in DEATHS:

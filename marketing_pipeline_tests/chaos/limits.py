@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psycopg
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from marketing_pipeline import embedded
 from marketing_pipeline_tests import pipeline
@@ -96,7 +98,8 @@ class Valkey:
     url: str
 
     def flush(self) -> None:
-        with redis.Redis.from_url(self.url) as client:
+        patient = Retry(ConstantBackoff(0.1), 100)  # it may just have been killed
+        with redis.Redis.from_url(self.url, retry=patient) as client:
             client.flushall()
 
     def kill(self) -> None:
