@@ -179,7 +179,8 @@ def test_the_books_balance_at_every_instant_while_the_engine_works(
     )
     record(database, [lead(n) for n in range(150)] + [post(n) for n in range(50)])
     record(database, [campaign(campaign_name(home), "c1")])
-    engine = threading.Thread(target=run, args=(used,), kwargs={"linger": 10})
+    # Who is hit four times in a row is asked about again after up to 12 s.
+    engine = threading.Thread(target=run, args=(used,), kwargs={"linger": 20})
     seen: Counter[bool] = Counter()
     with psycopg.connect(database, autocommit=True) as conn:
         engine.start()

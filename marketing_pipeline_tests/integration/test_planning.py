@@ -315,7 +315,8 @@ def test_planning_twice_writes_one_plan(shared: str) -> None:
 
 def test_planners_at_once_plan_every_event_once(database: str) -> None:
     async def run() -> None:
-        events = [lead(str(n), f"p{n}@example.com") for n in range(350)]
+        many = 2 * planner.BATCH + 50
+        events = [lead(str(n), f"p{n}@example.com") for n in range(many)]
         async with (
             log(database, *events) as conn,
             await AsyncConnection.connect(database, autocommit=True) as other,
@@ -326,8 +327,8 @@ def test_planners_at_once_plan_every_event_once(database: str) -> None:
             )
             assert [one.events for one in both] == [planner.BATCH] * 2
             await asyncio.gather(*(plan_all(one, rules) for one in (conn, other)))
-            assert (await rows(conn, "select count(*) from plans"))[0]["count"] == 350
-            assert len(await effects(conn)) == 350
+            assert (await rows(conn, "select count(*) from plans"))[0]["count"] == many
+            assert len(await effects(conn)) == many
 
     asyncio.run(run())
 
