@@ -72,6 +72,17 @@ _PLAN: dict[str, Any] = {
     "inserted": 1,
     "created_at": NOW,
 }
+_PROPOSAL: dict[str, Any] = {
+    "digest": "b" * 64,
+    "epoch": 0,
+    "cut_seq": 1,
+    "cut_at": NOW,
+    "config_digest": HASH,
+    "plan_version": 3,
+    "count": 2,
+    "excluded": Jsonb({}),
+    "created_at": NOW,
+}
 
 VALID: dict[str, tuple[str, Mapping[str, Any]]] = {
     "event": ("marketing_events", _EVENT | {"id": uuid.UUID(int=8), "idempotency_key": "new"}),
@@ -135,6 +146,51 @@ VALID: dict[str, tuple[str, Mapping[str, Any]]] = {
     "heartbeat": (
         "heartbeats",
         {"worker": LEAD, "kind": "delivery", "started_at": NOW, "expires_at": NOW},
+    ),
+    "feedback": (
+        "feedback",
+        {
+            "id": LEAD,
+            "provider": "mail",
+            "kind": "opened",
+            "effect_id": EFFECT,
+            "occurred_at": NOW,
+            "created_at": NOW,
+        },
+    ),
+    "proposal": (
+        "proposals",
+        _PROPOSAL | {"kind": "campaign", "campaign": "news", "event_id": CAMPAIGN},
+    ),
+    "resend": (
+        "proposals",
+        _PROPOSAL | {"kind": "resend", "from_day": NOW.date(), "to_day": NOW.date()},
+    ),
+    "approval": (
+        "approvals",
+        {
+            "digest": HASH,
+            "number": 1,
+            "who": "ada",
+            "why": "read",
+            "expires_at": NOW,
+            "created_at": NOW,
+        },
+    ),
+    "hold": (
+        "holds",
+        {"event_id": CAMPAIGN, "state": "paused", "reason": "a typo", "since": NOW},
+    ),
+    "intervention": (
+        "interventions",
+        {
+            "event_id": CAMPAIGN,
+            "number": 1,
+            "action": "pause",
+            "why": "a typo",
+            "who": "ada",
+            "created_at": NOW,
+        },
     ),
 }
 
@@ -218,6 +274,20 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("resolution", {"number": 0}),
     ("resolution", {"action": "forget"}),
     ("resolution", {"why": " "}),
+    ("feedback", {"kind": "adored"}),
+    ("plan", {"excluded": Jsonb([])}),
+    ("proposal", {"digest": "short"}),
+    ("proposal", {"kind": "guess", "campaign": None, "event_id": None}),
+    ("proposal", {"epoch": -1}),
+    ("proposal", {"count": -1}),
+    ("proposal", {"excluded": Jsonb([])}),
+    ("proposal", {"event_id": None}),
+    ("resend", {"to_day": None}),
+    ("approval", {"number": 0}),
+    ("hold", {"state": "sleepy"}),
+    ("intervention", {"number": 0}),
+    ("intervention", {"action": "shout"}),
+    ("intervention", {"why": " "}),
 ]
 IMPLIED = {"plans_count_check"}  # nothing breaks it without breaking `inserted <= count` first
 
@@ -247,6 +317,8 @@ def _small(conn: Connection) -> None:
     insert(conn, "templates", {**template, "hash": HASH})
     insert(conn, "plans", _PLAN | {"event_id": LEAD, "inserted": 2})
     insert(conn, "effects", _EFFECT | {"id": EFFECT})
+    shown = {"kind": "campaign", "campaign": "news", "event_id": CAMPAIGN}
+    insert(conn, "proposals", _PROPOSAL | shown | {"digest": HASH})
 
 
 @pytest.fixture(scope="module")
