@@ -16,6 +16,7 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
@@ -61,7 +62,9 @@ async def _send(own: Installation, people: int) -> None:
         with psycopg.connect(own.database_url) as other, other.cursor() as cursor:
             promised = [one async for one in history.plans_of_day(conn, now.date())]
             assert [one.count for one in promised] == [people], "midnight has passed: start again"
-            pages = history.effects_of_campaign(conn, promised[0], [])
+            one = promised[0]
+            every = UUID(int=0), UUID(int=2**128 - 1)
+            pages = history.effects_of_campaign(conn, one.event.id, one.epoch, *every)
             with cursor.copy(COPY) as copy:
                 for _ in track(range(0, people, history.PAGE), "sending"):
                     page = await anext(pages)

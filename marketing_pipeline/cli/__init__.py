@@ -19,6 +19,7 @@ from marketing_pipeline import embedded
 from marketing_pipeline.campaigns.document import ConfigError
 from marketing_pipeline.cli import asking, exclusion, keys, server_checks
 from marketing_pipeline.cli.asking import AsJson
+from marketing_pipeline.delivery.replaying import CannotReplay
 from marketing_pipeline.domain.event import InvalidEvent
 from marketing_pipeline.event_log import finding, resolving, schema, status
 from marketing_pipeline.event_log.installation import StillAtWork
@@ -43,6 +44,7 @@ def main() -> None:
         SchemaError,
         embedded.EmbeddedError,
         exclusion.AlreadyRunning,
+        CannotReplay,
         CannotResolve,
         NoStory,
         StillAtWork,
@@ -197,6 +199,50 @@ def explain(
         print(json.dumps(told))
     else:
         explanation.show(explanation.console(), told)
+
+
+@app.command()
+def replay(
+    first: Annotated[str, typer.Option("--from", help="the first UTC day: 2026-03-01")],
+    last: Annotated[str, typer.Option("--to", help="the last, included")],
+    types: Annotated[str, typer.Option(help="of events, with commas; all where left out")] = "",
+    mode: Annotated[str, typer.Option(help="verify: compare; nothing is sent")] = "verify",
+    workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
+    as_json: AsJson = False,
+) -> None:
+    """Make plans and messages of past days again and compare them with the ledger."""
+    from marketing_pipeline.cli import replaying
+
+    def log() -> str:
+        return locate(asking.used()).database_url
+
+    found = replaying.replay(log, first=first, last=last, types=types, mode=mode, workers=workers)
+    if as_json:
+        print(json.dumps(replaying.document(found)))
+    else:
+        replaying.show(console, found)
+    sys.exit(1 if found.different else 0)
+
+
+@app.command()
+def preview(
+    template: Annotated[str, typer.Argument(help="its name in the file")],
+    address: Annotated[str, typer.Option("--as", help="whose variables; see --with too")],
+    given: Annotated[
+        list[str] | None, typer.Option("--with", help="a variable: name=value; repeatable")
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="open no browser")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a mail as this person would get it; nothing is sent."""
+    from marketing_pipeline.cli import previewing
+
+    used = asking.used()
+    shown = previewing.preview(used, template, address, given or [])
+    if as_json:
+        print(json.dumps(previewing.document(shown)))
+    else:
+        previewing.show(console, used, shown, in_browser=not no_open)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from datetime import date
 from dagster import AssetMaterialization, AssetObservation, MarkdownMetadataValue, MetadataValue
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery.replay import Verification
+from marketing_pipeline.delivery.verification import Verification
 from marketing_pipeline.event_log.reading import Balance, Tally
 from marketing_pipeline.event_log.story import Trouble
 

@@ -4,182 +4,221 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from marketing_pipeline import telemetry
 from marketing_pipeline.campaigns.configuration import Meaning
 from marketing_pipeline.campaigns.rendering import TemplateError
-from marketing_pipeline.delivery import assembly, crowds, planner
+from marketing_pipeline.delivery import assembly, crowds, planner, units, verification
 from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.units import EVERY, Books, Renderings, Slice, Unit
+from marketing_pipeline.delivery.verification import Difference, Findings, Verification, What
 from marketing_pipeline.domain import digest, plan, stencil
-from marketing_pipeline.domain.plan import Unplannable
+from marketing_pipeline.domain.event import EventType
+from marketing_pipeline.domain.plan import PlannedEffect, Unplannable
 from marketing_pipeline.event_log import history
 from marketing_pipeline.event_log.history import PastEffect
 from marketing_pipeline.event_log.planning import Plan
 from marketing_pipeline.providers.protocol import Provider
 
-SHOWN = 100  # differences told in words; the rest is counted
 BATCH = 500  # events asked about at once
+ONLY_READ = "set transaction isolation level repeatable read, read only"
+NOTHING = "nothing"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What a replay of one day found."""
-
-    day: date
-    events: int
-    effects: int
-    rendered: int  # whose bytes could be made again and were compared
-    erased: int  # whose person has been forgotten since: nothing to compare with
-    digest: str  # over every plan and rendering, the same on any machine
-    differences: tuple[str, ...]
-
-
-async def verify(conn: AsyncConnection, day: date) -> Verification:
+async def verify(
+    conn: AsyncConnection, day: date, types: Sequence[EventType] = EVERY
+) -> Verification:
     """Replay a day in one read-only snapshot.
 
     No adapter built here holds a secret, and no transport exists: there is nothing to send with.
     """
-    work = _Replay(conn)
+    replayer, found = Replayer(conn), Findings()
     async with conn.transaction():
-        await conn.execute("set transaction isolation level repeatable read, read only")
-        batch: list[Plan] = []
-        async for promised in history.plans_of_day(conn, day):
-            if plan.needs_audience(promised.event):
-                await work.replay_campaign(promised)
-                continue
-            batch.append(promised)
-            if len(batch) == BATCH:
-                await work.replay(batch)
-                batch = []
-        await work.replay(batch)
-    return work.verification(day)
+        await conn.execute(ONLY_READ)
+        for unit in await units.of_day(conn, day, types):
+            found += await replayer.replay(unit)
+    return verification.of_day(day, found)
 
 
 @dataclass(slots=True)
-class _Replay:
+class Replayer:
+    """Replays units, with what it has read of configurations and templates kept for the next."""
+
     conn: AsyncConnection
+    contents: Contents = field(default_factory=Contents)
+    providers: dict[str, Mapping[str, Provider]] = field(default_factory=dict)
+
+    async def replay(self, unit: Unit) -> Findings:
+        """What was found of it; in the caller's transaction, which sees one snapshot."""
+        work = _Work(self, unit.day)
+        match unit:
+            case Slice():
+                await work.slice(unit)
+            case Books():
+                await work.books(unit)
+            case Renderings():
+                await work.renderings(unit)
+        return work.findings()
+
+    async def meaning(self, config_digest: str) -> Meaning:
+        meaning = await self.contents.meaning(self.conn, config_digest)
+        if config_digest not in self.providers:
+            self.providers[config_digest] = assembly.for_rendering(meaning.body)
+        return meaning
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one unit has come to so far."""
+
+    by: Replayer
+    day: date
     events: int = 0
     effects: int = 0
     rendered: int = 0
     erased: int = 0
-    differences: list[str] = field(default_factory=list)  # the first of them
-    more: int = 0
-    total: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    contents: Contents = field(default_factory=Contents)
-    providers: dict[str, Mapping[str, Provider]] = field(default_factory=dict)
+    seals: int = 0
+    kept: Findings = field(default_factory=Findings)
 
-    async def replay(self, batch: Sequence[Plan]) -> None:
-        """Events of which each has few effects."""
-        found = await history.effects_of_plans(self.conn, batch)
+    async def slice(self, unit: Slice) -> None:
+        batch: list[Plan] = []
+        async for promised in history.plans_of_day(
+            self.by.conn, unit.day, unit.types, unit.since, unit.before
+        ):
+            batch.append(promised)
+            if len(batch) == BATCH:
+                await self._batch(batch)
+                batch = []
+        await self._batch(batch)
+
+    async def _batch(self, batch: Sequence[Plan]) -> None:
+        found = await history.effects_of_plans(self.by.conn, batch)
+        self.events += len(batch)
         for promised in batch:
             held = found.get((promised.event.id, promised.epoch), [])
-            meaning = await self._meaning(promised)
+            meaning = await self.by.meaning(promised.config_digest)
             try:
                 version = promised.plan_version
                 made = plan.effects(promised.event, meaning.rules, promised.epoch, (), version)
                 effects = list(made)
             except Unplannable as error:
-                self._differ(_no_longer(promised, error))
+                self._no_longer(promised, error)
             else:
                 self._compare_digest(promised, planner.plan_digest(effects))
-                ids = {str(one.id) for one in effects}
-                self._compare_ids(promised, ids, {str(one.id) for one in held})
-            await self._compare_renderings(promised, held)
+                self._compare_ids(promised, _described(effects), _described(held))
+            await self._compare_renderings(held)
 
-    async def replay_campaign(self, promised: Plan) -> None:
+    async def books(self, unit: Books) -> None:
         """A campaign, page by page: plan and ledger are read side by side in the plan's order."""
-        meaning = await self._meaning(promised)
+        conn = self.by.conn
+        promised = await history.plan(conn, unit.event_id, unit.epoch)
+        meaning = await self.by.meaning(promised.config_digest)
         event, version = promised.event, promised.plan_version
+        self.events += 1
         try:
             steps = stencil.stencils(event, meaning.rules, promised.epoch, version)
         except Unplannable as error:
-            self._differ(_no_longer(promised, error))
-            steps = []
+            self._no_longer(promised, error)
+            return
         again, ids = hashlib.sha256(), _SideBySide()
         names = [step.route.step for step in steps]
-        pages = history.effects_of_campaign(self.conn, promised, names)
+        pages = history.entries_of_campaign(conn, promised, names)
         for step in steps:
-            async for members in crowds.crowd(self.conn, event, meaning.rules, promised.cut.seq):
+            said = f"{step.route.step} by {step.route.provider}"
+            async for members in crowds.crowd(conn, event, meaning.rules, promised.cut.seq):
                 rows = step.rows(members)
                 again.update(rows.lines)
-                ids.planned.update(rows.ids)
+                ids.planned.update(dict.fromkeys(rows.ids, said))
                 while ids.behind and (held := await anext(pages, None)):
-                    ids.held.update(str(one.id) for one in held)
-                    await self._compare_renderings(promised, held)
+                    ids.held.update(held)
                     ids.strike()
                 if ids.behind and promised.inserted < promised.count:
                     ids.strike()
                     ids.planned.clear()  # these are still to be written
         async for held in pages:
-            ids.held.update(str(one.id) for one in held)
-            await self._compare_renderings(promised, held)
-        if steps:
-            self._compare_digest(promised, again.hexdigest())
-            self._compare_ids(promised, ids.planned, ids.held)
+            ids.held.update(held)
+        self._compare_digest(promised, again.hexdigest())
+        self._compare_ids(promised, ids.planned, ids.held)
 
-    async def _meaning(self, promised: Plan) -> Meaning:
-        self.events += 1
-        meaning = await self.contents.meaning(self.conn, promised.config_digest)
-        if promised.config_digest not in self.providers:
-            self.providers[promised.config_digest] = assembly.for_rendering(meaning.body)
-        return meaning
+    async def renderings(self, unit: Renderings) -> None:
+        async for held in history.effects_of_campaign(
+            self.by.conn, unit.event_id, unit.epoch, unit.first, unit.last
+        ):
+            await self._compare_renderings(held)
 
     def _compare_digest(self, promised: Plan, again: str) -> None:
-        self.total.update(again.encode())
+        self.seals += verification.seal_of_plan(promised.event.id, promised.epoch, again)
         if again != promised.digest:
-            self._differ(f"event {promised.event.id}: its plan comes out differently")
+            self._differ(promised.event.id, None, What.PLAN, again, promised.digest)
 
-    def _compare_ids(self, promised: Plan, planned: set[str], held: set[str]) -> None:
+    def _compare_ids(
+        self, promised: Plan, planned: Mapping[str, str], held: Mapping[str, str]
+    ) -> None:
+        event_id = promised.event.id
         if promised.inserted == promised.count:
-            for one in sorted(planned - held):
-                self._differ(f"effect {one}: planned and not in the ledger")
-        for one in sorted(held - planned):
-            self._differ(f"effect {one}: in the ledger and never planned")
+            for one in planned.keys() - held.keys():
+                self._differ(event_id, UUID(one), What.MISSING, planned[one], NOTHING)
+        for one in held.keys() - planned.keys():
+            self._differ(event_id, UUID(one), What.UNPLANNED, NOTHING, held[one])
 
-    async def _compare_renderings(self, promised: Plan, held: Sequence[PastEffect]) -> None:
-        await self.contents.prepare(self.conn, held)
+    async def _compare_renderings(self, held: Sequence[PastEffect]) -> None:
+        await self.by.contents.prepare(self.by.conn, held)
+        for config_digest in {effect.config_digest for effect in held}:
+            await self.by.meaning(config_digest)
         for effect in held:
-            self._compare_rendering(promised, effect)
+            self._compare_rendering(effect)
         self.effects += len(held)
 
-    def _compare_rendering(self, promised: Plan, effect: PastEffect) -> None:
-        if effect.sent_sha256 is None:
+    def _compare_rendering(self, effect: PastEffect) -> None:
+        recorded = effect.sent_sha256
+        if recorded is None:
             return
         if effect.erased:
             self.erased += 1
             return
-        provider = self.providers[promised.config_digest].get(effect.provider)
+        provider = self.by.providers[effect.config_digest].get(effect.provider)
         if provider is None:
-            self._differ(f"effect {effect.id}: its provider is not in its configuration")
+            self._differ(effect.event_id, effect.id, What.PROVIDER, effect.provider, recorded)
             return
         try:
-            body = provider.request(effect.id, self.contents.of(effect)).read()
+            body = provider.request(effect.id, self.by.contents.of(effect)).read()
         except (TemplateError, ValueError) as error:
-            self._differ(f"effect {effect.id}: can no longer be rendered: {error}")
+            said = telemetry.redact(str(error))
+            self._differ(effect.event_id, effect.id, What.UNRENDERABLE, said, recorded)
             return
         again = digest.sha256(body)
-        self.total.update(again.encode())
+        self.seals += verification.seal_of_rendering(effect.id, again)
         self.rendered += 1
-        if again != effect.sent_sha256:
-            self._differ(f"effect {effect.id}: its bytes come out differently")
+        if again != recorded:
+            self._differ(effect.event_id, effect.id, What.RENDERING, again, recorded)
 
-    def _differ(self, difference: str) -> None:
-        if len(self.differences) < SHOWN:
-            self.differences.append(difference)
-        else:
-            self.more += 1
+    def _no_longer(self, promised: Plan, error: Unplannable) -> None:
+        said = telemetry.redact(str(error))
+        self._differ(promised.event.id, None, What.UNPLANNABLE, said, promised.digest)
 
-    def verification(self, day: date) -> Verification:
-        told = self.differences + ([f"and {self.more} more"] if self.more else [])
-        return Verification(
-            day=day,
+    def _differ(
+        self, event_id: UUID, effect_id: UUID | None, what: What, expected: str, recorded: str
+    ) -> None:
+        one = Difference(
+            day=self.day,
+            event_id=event_id,
+            effect_id=effect_id,
+            what=what,
+            expected=expected,
+            recorded=recorded,
+        )
+        self.kept += Findings(differences=(one,))
+
+    def findings(self) -> Findings:
+        return self.kept + Findings(
             events=self.events,
             effects=self.effects,
             rendered=self.rendered,
             erased=self.erased,
-            digest=self.total.hexdigest(),
-            differences=tuple(told),
+            seals=self.seals,
         )
 
 
@@ -187,8 +226,8 @@ class _Replay:
 class _SideBySide:
     """Ids that were met on one side and not yet on the other: few, for both come in one order."""
 
-    planned: set[str] = field(default_factory=set)
-    held: set[str] = field(default_factory=set)
+    planned: dict[str, str] = field(default_factory=dict)  # with what each is
+    held: dict[str, str] = field(default_factory=dict)
 
     @property
     def behind(self) -> bool:
@@ -196,10 +235,9 @@ class _SideBySide:
         return len(self.held) < len(self.planned)
 
     def strike(self) -> None:
-        both = self.planned & self.held
-        self.planned -= both
-        self.held -= both
+        for both in self.planned.keys() & self.held.keys():
+            del self.planned[both], self.held[both]
 
 
-def _no_longer(promised: Plan, error: Unplannable) -> str:
-    return f"event {promised.event.id}: was planned and no longer can be: {error}"
+def _described(effects: Sequence[PlannedEffect | PastEffect]) -> dict[str, str]:
+    return {str(one.id): f"{one.step} by {one.provider}" for one in effects}
