@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marketing_pipeline.campaigns import document, rendering
+from marketing_pipeline.campaigns import document, rendering, templates
 from marketing_pipeline.campaigns.document import Document
 from marketing_pipeline.campaigns.rendering import Sender
 from marketing_pipeline.campaigns.schema import PipelineFile, Step
@@ -55,13 +55,13 @@ def load(path: Path, kinds: Mapping[str, EffectKind]) -> Configuration:
     except ValidationError as error:
         raise _first(source, error) from error
     _check_references(source, file, kinds)
-    templates = _templates(source, file)
-    body = _body(file, templates, kinds)
+    read = templates.load(source, file.templates)
+    body = _body(file, read, kinds)
     return Configuration(
         document=source,
         file=file,
         meaning=meaning(body),
-        templates={template.hash: template for template in templates.values()},
+        templates={template.hash: template for template in read.values()},
     )
 
 
@@ -159,24 +159,6 @@ def _public(options: Mapping[str, Any]) -> dict[str, Any]:
 def is_secret(value: object) -> bool:
     """Secrets stand in the file as the name of an environment variable: `{env: NAME}`."""
     return isinstance(value, dict) and set(value) == {"env"}
-
-
-def _templates(source: Document, file: PipelineFile) -> dict[str, Template]:
-    found: dict[str, Template] = {}
-    for name, entry in file.templates.items():
-        path = source.path.parent / entry.html
-        try:
-            template = rendering.template(name, entry.subject, path.read_text(encoding="utf-8"))
-            rendering.reads(template)
-        except FileNotFoundError as error:
-            raise source.error(
-                ("templates", name, "html"),
-                f"there is no file {path}; paths are relative to {source.path.name}",
-            ) from error
-        except rendering.TemplateError as error:
-            raise source.error(("templates", name), f"is not a Jinja template: {error}") from error
-        found[name] = template
-    return found
 
 
 def _check_references(

@@ -2,9 +2,9 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.domain.plan import Once
@@ -107,10 +107,19 @@ class Step(Strict):
 
 
 class TemplateEntry(Strict):
-    """A mail: its subject, and its HTML in a file beside this one."""
+    """A mail: its subject, and its HTML in a file beside this one, or MJML that becomes HTML."""
 
     subject: str = Field(min_length=1)
-    html: str = Field(min_length=1)
+    preheader: str | None = Field(default=None, min_length=1)  # shown after the subject
+    html: str | None = Field(default=None, min_length=1)
+    mjml: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_file(self) -> Self:
+        if (self.html is None) == (self.mjml is None):
+            said = "neither `html` nor `mjml`" if self.html is None else "both `html` and `mjml`"
+            raise ValueError(f"has {said}; write one of them: `html: FILE` or `mjml: FILE`")
+        return self
 
 
 class AudienceEntry(Strict):

@@ -134,8 +134,8 @@ on conflict do nothing
 
 -- keep template --
 -- Keeps a template by its hash.
-insert into templates (hash, name, subject, html, created_at)
-values (%(hash)s, %(name)s, %(subject)s, %(html)s, %(now)s)
+insert into templates (hash, name, subject, html, preheader, created_at)
+values (%(hash)s, %(name)s, %(subject)s, %(html)s, %(preheader)s, %(now)s)
 on conflict do nothing
 
 -- config --
@@ -144,4 +144,4 @@ select body from configs where digest = %(digest)s
 
 -- templates --
 -- Templates by hash.
-select hash, name, subject, html from templates where hash = any(%(hashes)s)
+select hash, name, subject, html, preheader from templates where hash = any(%(hashes)s)
