@@ -38,6 +38,9 @@ bench-peers: .venv/dev .venv-peers/installed  ## The same beside pgqueuer and pr
 chaos: .venv/dev  ## Kill everything, everywhere, and compare the books (TRIALS=n JSON=FILE)
 	$(BIN)/python -m marketing_pipeline_tests.chaos --trials $(or $(TRIALS),1000) $(if $(JSON),--json $(JSON)) $(ARGS)
 
+replay-proof: .venv/dev  ## Replay one log in every way and compare the digests (EVENTS=n JSON=FILE)
+	$(BIN)/python -m marketing_pipeline_tests.replay_proof --events $(or $(EVENTS),1000000) $(if $(JSON),--json $(JSON)) $(ARGS)
+
 lock:  ## Pin the dependencies of pyproject.toml again, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
@@ -81,4 +84,4 @@ else
 endif
 	@touch $@
 
-.PHONY: help demo up doctor test check bench bench-peers chaos lock clean
+.PHONY: help demo up doctor test check bench bench-peers chaos replay-proof lock clean

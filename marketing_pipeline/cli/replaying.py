@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from marketing_pipeline.delivery import replaying
 from marketing_pipeline.delivery.replaying import Replayed
+from marketing_pipeline.delivery.verification import Difference
 
 
 def replay(
@@ -31,20 +31,26 @@ def replay(
 
 def document(found: Replayed) -> dict[str, Any]:
     """What was found, as JSON takes it."""
-    differences = [
-        {name: value if isinstance(value, str) else value and str(value) for name, value in fields}
-        for day in found.days
-        for fields in (asdict(one).items() for one in day.shown)
-    ]
     return {
         **_sums(found),
         "digest": found.digest,
         "days": {str(one.day): one.digest for one in found.days},
-        "differences": differences,
+        "differences": [_difference(one) for day in found.days for one in day.shown],
         "different": found.different,
         "calls": found.calls,
         "workers": found.workers,
         "seconds": round(found.seconds, 3),
+    }
+
+
+def _difference(one: Difference) -> dict[str, str | None]:
+    return {
+        "day": str(one.day),
+        "event_id": str(one.event_id),
+        "effect_id": str(one.effect_id) if one.effect_id else None,
+        "what": one.what.name.lower(),
+        "expected": one.expected,
+        "recorded": one.recorded,
     }
 
 
