@@ -38,6 +38,7 @@ from marketing_pipeline.event_log.intake import Recorded, Verdict
 from marketing_pipeline.ingest.app import Ingest, create_app
 from marketing_pipeline.ingest.batcher import Batcher, Outcome
 from marketing_pipeline.ingest.database import STATEMENT_PATIENCE
+from marketing_pipeline.ingest.feedback import Feedback, Openings
 from marketing_pipeline.ingest.health import Health
 from marketing_pipeline.ingest.senders import Senders
 from marketing_pipeline.ingest.serve import run
@@ -209,7 +210,8 @@ def _service(url: str, *, recording: bool = True) -> Iterator[tuple[int, int]]:
 def _serve(url: str, listener: socket.socket, recording: bool) -> None:
     app = create_app(settings.read({}), url)
     if not recording:
-        app = Ingest(Senders(url), Storeless(url), Health(url, ""))
+        feedback = Feedback(url, Openings(readers={}, closed={}, otherwise="nobody asks"))
+        app = Ingest(Senders(url), Storeless(url), Health(url, ""), feedback)
     logging.disable(logging.INFO)
     run(app, sockets=[listener])
 

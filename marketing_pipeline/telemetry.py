@@ -24,6 +24,9 @@ LogEvent = Literal[
     "event_recorded",  # ingest took a fact: event, type, source
     "event_repeated",  # the same key came again and changed nothing: event, source
     "event_rejected",  # ingest refused: source, reason
+    "feedback_recorded",  # a provider told what became of an effect: effect_id, provider, kind
+    "feedback_ignored",  # it told of something that is not kept: provider, type
+    "feedback_refused",  # a webhook was not taken; a person may be needed: provider, reason
     "restore_detected",  # the log was restored or copied; nothing is sent from it: reason
 ]
 """Every name a log line may have, and the fields it carries."""

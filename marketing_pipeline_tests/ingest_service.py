@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,9 +91,11 @@ def fresh_database(server_url: str, template: str) -> Iterator[str]:
 
 
 @contextmanager
-def in_thread(database_url: str, key: str) -> Iterator[Service]:
+def in_thread(
+    database_url: str, key: str, used: settings.Settings | None = None
+) -> Iterator[Service]:
     """The service in a thread: it starts in a moment."""
-    app = create_app(settings.read({}), database_url)
+    app = create_app(used or settings.read({}), database_url)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", log_config=None)
@@ -112,11 +114,14 @@ def in_thread(database_url: str, key: str) -> Iterator[Service]:
 
 
 @contextmanager
-def in_process(database_url: str, key: str, log: Path) -> Iterator[Service]:
+def in_process(
+    database_url: str, key: str, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
     """The service as it is run in earnest, with its log in a file."""
+    env = _env() | dict(environment or {})
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, database_url], stderr=stream, text=True, env=_env()
+            [sys.executable, "-c", _SERVE, database_url], stderr=stream, text=True, env=env
         )
     try:
         port = _port(log, process)

@@ -122,6 +122,9 @@ def _told(what: str, facts: Mapping[str, Any]) -> str:
             return f'{facts["who"]} decided `{facts["action"]}`: "{facts["why"]}"'
         case "settled":
             return f"{facts['state']}: {facts['reason'] or facts['reference']}"
+        case "feedback":
+            detail = f": {facts['detail']}" if facts["detail"] else ""
+            return f"{facts['provider']} tells: {facts['kind']}{detail}"
         case "suppressed":
             return f"the person must not be reached ({facts['scope']}): {facts['reason']}"
         case "paused":

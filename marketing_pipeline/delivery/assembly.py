@@ -113,6 +113,7 @@ def _resolve(
             continue
         variable = value["env"]
         resolved[name] = settings.environment.get(variable) or NOT_SET
-        if resolved[name] == NOT_SET and not settings.sandbox_url:
+        is_called_with = name not in registry.FOR_NOTICES
+        if resolved[name] == NOT_SET and is_called_with and not settings.sandbox_url:
             missing.append(variable)
     return resolved, tuple(missing)

@@ -47,7 +47,8 @@ on conflict (name, day) do update set digest = excluded.digest, rows = excluded.
     content = excluded.content, materialized_at = excluded.materialized_at
 
 -- day versions --
--- A digest of each day's facts and of where its effects stand, the newest fact, and what is open.
+-- A digest of each day's facts and of where its effects stand with what was told of them, the newest fact,
+-- and what is open.
 select d.day, facts.digest, ledger.digest, facts.newest, facts.unfinished
 from unnest(%(days)s::date[]) as d (day)
 cross join lateral (
@@ -58,9 +59,10 @@ cross join lateral (
     from marketing_events where day = d.day
 ) facts
 cross join lateral (
-    select encode(sha256(convert_to(coalesce(string_agg(id::text || state || attempts, '' order by id), ''),
-                                    'UTF8')), 'hex') as digest
-    from effects where day = d.day
+    select encode(sha256(convert_to(coalesce(string_agg(e.id::text || e.state || e.attempts || coalesce((
+               select string_agg(f.id::text, '' order by f.id) from feedback f where f.effect_id = e.id), ''),
+               '' order by e.id), ''), 'UTF8')), 'hex') as digest
+    from effects e where e.day = d.day
 ) ledger
 order by d.day
 

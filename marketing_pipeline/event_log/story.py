@@ -28,6 +28,7 @@ _ENTRIES = (
     "attempt",
     "resolved",
     "settled",
+    "feedback",
 )
 _CHAIN = 100  # events that are followed in either direction of `caused_by`
 

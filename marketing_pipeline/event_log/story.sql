@@ -90,6 +90,15 @@ from effects where id = any(%(effects)s) and settled_at is not null
 select r.created_at as at, e.event_id, r.effect_id, r.number, r.action, r.why, r.who, r.calls
 from resolutions r join effects e on e.id = r.effect_id where r.effect_id = any(%(effects)s)
 
+-- feedback --
+-- What providers told afterwards, by their clocks: of these effects, or of these people where nobody can
+-- say of which effect.
+select f.occurred_at as at, e.event_id, f.effect_id, f.provider, f.kind, f.occurred_at, f.detail, f.seq,
+       f.created_at as told_at
+from feedback f left join effects e on e.id = f.effect_id
+where f.effect_id = any(%(effects)s) or (f.effect_id is null and f.recipient_id = any(%(people)s))
+order by f.seq
+
 -- suppressed --
 -- That these people must not be reached any more.
 select created_at as at, null::uuid as event_id, null::uuid as effect_id, recipient_id, scope, reason

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -10,6 +11,7 @@ from marketing_pipeline.ingest.batcher import Batcher
 from marketing_pipeline.ingest.database import Unavailable
 from marketing_pipeline.ingest.events import Events
 from marketing_pipeline.ingest.exchange import Answer, Gone, Receive, Request, Send
+from marketing_pipeline.ingest.feedback import Feedback, openings
 from marketing_pipeline.ingest.health import Health
 from marketing_pipeline.ingest.problem import Rejected
 from marketing_pipeline.ingest.senders import Senders
@@ -24,9 +26,12 @@ class Ingest:
     It starts without the database too, and records as soon as that is there.
     """
 
-    def __init__(self, senders: Senders, batcher: Batcher, health: Health) -> None:
+    def __init__(
+        self, senders: Senders, batcher: Batcher, health: Health, feedback: Feedback
+    ) -> None:
         events = Events(senders, batcher)
-        self._parts = senders, batcher, health
+        self._parts = senders, batcher, health, feedback
+        self._feedback = feedback
         self._endpoints: Mapping[str, tuple[str, Endpoint]] = {
             "/events": ("POST", events.post),
             "/events/batch": ("POST", events.post_batch),
@@ -54,6 +59,9 @@ class Ingest:
 
     def _endpoint(self, scope: Mapping[str, Any]) -> Endpoint:
         method, endpoint = self._endpoints.get(scope["path"], ("", None))
+        folder, _, name = scope["path"].rpartition("/")
+        if folder == "/webhooks" and name:
+            method, endpoint = "POST", partial(self._feedback.post, name)
         if endpoint is None:
             raise Rejected(problem.not_found())
         if scope["method"] != method and (scope["method"], method) != ("HEAD", "GET"):
@@ -63,11 +71,12 @@ class Ingest:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """From the server's start to its end (https://asgi.readthedocs.io/en/latest/specs/lifespan.html)."""
-        senders, batcher, health = self._parts
+        senders, batcher, health, feedback = self._parts
         await receive()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(senders.close)
             stack.push_async_callback(health.close)
+            stack.push_async_callback(feedback.close)
             await stack.enter_async_context(batcher)
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -77,11 +86,12 @@ class Ingest:
 def create_app(settings: Settings, database_url: str) -> Ingest:
     """The service on this database.
 
-    `settings` only says what to advise when it is not there: an embedded server is started
-    otherwise than another.
+    `settings` says what to advise when it is not there, since an embedded server is started
+    otherwise than another, and whose webhooks are read.
     """
     health = Health(database_url, _advice(settings))
-    return Ingest(Senders(database_url), Batcher(database_url), health)
+    feedback = Feedback(database_url, openings(settings))
+    return Ingest(Senders(database_url), Batcher(database_url), health, feedback)
 
 
 def document() -> bytes:

@@ -64,10 +64,19 @@ async def read(request: Request, limit: int) -> object:
         Rejected: it is of another kind, too large, too slow, or no JSON.
     """
     _check_kind(request)
+    return parse(await content(request, limit))
+
+
+async def content(request: Request, limit: int) -> bytes:
+    """The bytes that the request carries, of whatever kind they are.
+
+    Raises:
+        Rejected: they are too many, or too slow.
+    """
     declared = request.header(b"content-length") or ""
     if declared.isdigit() and int(declared) > limit:
         raise Rejected(problem.too_large(limit))
-    content = bytearray()
+    received = bytearray()
     try:
         async with asyncio.timeout(_PATIENCE.total_seconds()):
             more = True
@@ -75,13 +84,13 @@ async def read(request: Request, limit: int) -> object:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise Gone
-                content += message.get("body", b"")
-                if len(content) > limit:  # a chunked body does not say so before
+                received += message.get("body", b"")
+                if len(received) > limit:  # a chunked body does not say so before
                     raise Rejected(problem.too_large(limit))
                 more = message.get("more_body", False)
     except TimeoutError:
         raise Rejected(problem.too_slow()) from None
-    return parse(bytes(content))
+    return bytes(received)
 
 
 def parse(content: bytes) -> object:

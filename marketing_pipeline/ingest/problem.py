@@ -88,6 +88,29 @@ def unauthorized(detail: str, *, token_given: bool) -> Problem:
     )
 
 
+def unsigned() -> Problem:
+    """Says no more: what exactly is wrong with a signature is the operator's to know."""
+    return Problem(
+        kind="unsigned",
+        status=401,
+        title="The sender is not known",
+        detail="the signature is missing, too old, or not of the secret that is set here",
+        field="signature",
+        remedy="sign it with the secret of this address; the log of the service says what is wrong",
+    )
+
+
+def unreadable(reason: str, status: int) -> Problem:
+    return Problem(
+        kind="unreadable",
+        status=status,
+        title="The notice cannot be read",
+        detail=reason,
+        field="body",
+        remedy="send it as the provider documents it",
+    )
+
+
 def foreign_source() -> Problem:
     return Problem(
         kind="forbidden",

@@ -51,6 +51,8 @@ _ESCAPES = {'"': "%22", "\r": "%0D", "\n": "%0A"}  # of a field's name, as brows
 class MailgunOptions(Options):
     """api_key, the sending domain, and the region that the domain lives in.
 
+    webhook_signing_key: of the account, where its webhooks are to tell what became of mails.
+
     A page of events is to be trusted once it is older than half an hour (API reference, event
     polling), and the free plan keeps events for a day.
     """
@@ -65,6 +67,7 @@ class MailgunOptions(Options):
     api_key: Secret
     domain: str = Field(pattern=r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9-]+)+$")
     region: Literal["us", "eu"]
+    webhook_signing_key: Secret | None = None  # not the adapter's: see registry.READERS
 
     def provider(self, name: str, contract: Contract, base_url: str | None) -> "Mailgun":
         return Mailgun(

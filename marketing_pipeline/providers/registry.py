@@ -1,6 +1,6 @@
 """Which adapters there are, and how one is made of what the operator wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +11,12 @@ from marketing_pipeline.domain.decide import KEY_MARGIN
 from marketing_pipeline.domain.effect import Contract, DeliveryClass
 from marketing_pipeline.providers.hubspot import HubSpotOptions
 from marketing_pipeline.providers.mailgun import MailgunOptions
+from marketing_pipeline.providers.mailgun_notices import MailgunNotices
+from marketing_pipeline.providers.notices import Reader
 from marketing_pipeline.providers.options import Options
 from marketing_pipeline.providers.protocol import Provider
 from marketing_pipeline.providers.resend import ResendOptions
+from marketing_pipeline.providers.resend_notices import ResendNotices
 from marketing_pipeline.providers.webhook import WebhookOptions
 
 ADAPTERS: Mapping[str, type[Options]] = {
@@ -24,6 +27,14 @@ ADAPTERS: Mapping[str, type[Options]] = {
 }
 
 KINDS = {name: options.kind for name, options in ADAPTERS.items()}
+
+# The option that holds the secret of an adapter's webhooks, and who reads them with it. Nothing is
+# called with these secrets: whoever only delivers need not have them.
+READERS: Mapping[str, tuple[str, Callable[[str], Reader]]] = {
+    "mailgun": ("webhook_signing_key", MailgunNotices),
+    "resend": ("webhook_secret", ResendNotices),
+}
+FOR_NOTICES = frozenset(option for option, _ in READERS.values())
 
 _NOT_BLIND = (
     "is for a provider that can neither deduplicate nor be asked, such as a webhook with "

@@ -29,7 +29,10 @@ QUOTAS = frozenset({"daily_quota_exceeded", "monthly_quota_exceeded"})
 
 
 class ResendOptions(Options):
-    """api_key: with sending access. The key life is from Resend's page on idempotency keys."""
+    """api_key: with sending access. The key life is from Resend's page on idempotency keys.
+
+    webhook_secret: of the endpoint at which Resend tells what became of mails.
+    """
 
     kind: ClassVar = EffectKind.EMAIL
     contract: ClassVar = Contract(
@@ -39,6 +42,7 @@ class ResendOptions(Options):
     )
 
     api_key: Secret
+    webhook_secret: Secret | None = None  # not the adapter's: see registry.READERS
 
     def provider(self, name: str, contract: Contract, base_url: str | None) -> "Resend":
         return Resend(
