@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 from benchmarks import crowd, figures
 from benchmarks.figures import Line
 from marketing_pipeline import settings
-from marketing_pipeline.delivery import planner
+from marketing_pipeline.delivery import campaigns, planner
 from marketing_pipeline.delivery.assembly import assemble
 
 PEOPLE = 1_000_000
@@ -61,9 +61,9 @@ async def plan() -> dict[str, float]:
     async with await AsyncConnection.connect(found.database_url, autocommit=True) as conn:
         await planner.keep(conn, used, datetime.now(UTC))
         began = time.monotonic()
-        await planner.plan_due(conn, used.meaning.rules, datetime.now(UTC))
+        await campaigns.plan_next(conn, used.meaning.rules, datetime.now(UTC), stopping)
         promised = time.monotonic() - began
-        while await planner.write_unfinished(conn, datetime.now(UTC), stopping):
+        while await campaigns.write_unfinished(conn, datetime.now(UTC), stopping):
             pass
         written = time.monotonic() - began
     return {"promised": promised, "written": written, "peak_mib": crowd.peak_mib()}

@@ -1,58 +1,22 @@
 """What campaigns/pipeline.yaml may say."""
 
-import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from marketing_pipeline.campaigns.mailings import AudienceEntry, CampaignEntry, SequenceEntry
+from marketing_pipeline.campaigns.values import (
+    Name,
+    Span,
+    Strict,
+    Urgency,
+    Window,
+    how_late,
+    how_often,
+)
 from marketing_pipeline.domain.event import EventType
-from marketing_pipeline.domain.plan import Once
-
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def span(value: object) -> timedelta:
-    """A duration as people write it: 500ms, 10s, 15m, 24h, 30d."""
-    if isinstance(value, timedelta):
-        return value
-    match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not match:
-        raise ValueError(f"{value!r} is no duration; write a number and ms, s, m, h or d: 10s")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def how_often(value: object) -> Once | None:
-    """How often a person gets a step: `event`, `recipient`, or `recipient/30d`."""
-    if value == "event":
-        return None  # an effect's identity sees to that
-    unit, _, within = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if unit != "recipient":
-        raise ValueError(f"{value!r} is not known; write event, recipient or recipient/30d")
-    return Once(within=span(within) if within else None)
-
-
-def how_late(value: object) -> object:
-    """How late a step may still be done: a duration, or `never` too late."""
-    return value if value == "never" else span(value)
-
-
-Span = Annotated[timedelta, BeforeValidator(span)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-
-
-class Strict(BaseModel):
-    """Refuses what it does not know: a misspelt key must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Window(Strict):
-    """A limit that the provider sets: so many calls in any span of this length."""
-
-    calls: int = Field(gt=0)
-    per: Span = Field(gt=timedelta(0))
+from marketing_pipeline.domain.rules import Once
 
 
 class BreakerEntry(Strict):
@@ -63,6 +27,13 @@ class BreakerEntry(Strict):
     over: Span = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1))
     at_least: int = Field(default=100, ge=1)
     open_for: Span = Field(default=timedelta(seconds=30), ge=timedelta(milliseconds=100))
+
+
+class PriceEntry(Strict):
+    """What the provider charges."""
+
+    per_1000: float = Field(ge=0)  # calls
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
 
 
 class ProviderEntry(BaseModel):
@@ -79,6 +50,7 @@ class ProviderEntry(BaseModel):
     key_life: Span | None = None
     at_least_once: bool = Field(default=False, strict=True)  # alerts: better twice than not at all
     breaker: BreakerEntry = BreakerEntry()
+    price: PriceEntry | None = None  # what `plan` reckons the cost of a campaign by
 
     @property
     def options(self) -> dict[str, Any]:
@@ -99,8 +71,8 @@ class Step(Strict):
     step: Name
     provider: Name
     template: Name | None = None
-    properties: dict[str, str] = {}
-    priority: Literal["urgent", "normal", "bulk"] = "normal"
+    properties: dict[str, str] = Field(default_factory=dict)
+    priority: Urgency = "normal"
     once: Annotated[Once | None, BeforeValidator(how_often)] = None
     # Left out, a mail or a post is too late after a day, and a contact never.
     max_age: Annotated[timedelta | Literal["never"] | None, BeforeValidator(how_late)] = None
@@ -122,21 +94,6 @@ class TemplateEntry(Strict):
         return self
 
 
-class AudienceEntry(Strict):
-    """Whom a campaign reaches."""
-
-    sources: tuple[str, ...] = ()
-    where: dict[str, str | int | float | bool] = {}
-    newest: int | None = Field(default=None, gt=0)
-
-
-class CampaignEntry(Strict):
-    """Who is mailed what."""
-
-    audience: Name
-    template: Name
-
-
 class Delivery(Strict):
     """How a delivery run behaves."""
 
@@ -152,7 +109,8 @@ class PipelineFile(Strict):
     sender: Sender
     providers: dict[Name, ProviderEntry] = Field(min_length=1)
     routes: dict[EventType, tuple[Step, ...]]
-    templates: dict[Name, TemplateEntry] = {}
-    audiences: dict[Name, AudienceEntry] = {}
-    campaigns: dict[Name, CampaignEntry] = {}
+    templates: dict[Name, TemplateEntry] = Field(default_factory=dict)
+    audiences: dict[Name, AudienceEntry] = Field(default_factory=dict)
+    campaigns: dict[Name, CampaignEntry] = Field(default_factory=dict)
+    sequences: dict[Name, SequenceEntry] = Field(default_factory=dict)
     delivery: Delivery = Delivery()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
-from marketing_pipeline.campaigns import configuration
+from marketing_pipeline.campaigns import configuration, stored
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.campaigns.schema import ProviderEntry
 from marketing_pipeline.domain import digest
@@ -108,7 +108,7 @@ def _resolve(
     resolved: dict[str, Any] = {}
     missing: list[str] = []
     for name, value in options.items():
-        if not configuration.is_secret(value):
+        if not stored.is_secret(value):
             resolved[name] = value
             continue
         variable = value["env"]

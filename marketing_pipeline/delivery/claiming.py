@@ -139,6 +139,8 @@ def _why_not(candidate: Candidate, suppressed: Mapping[tuple[UUID, str], str]) -
         reason := suppressed.get((person, "all")) or suppressed.get((person, candidate.kind))
     ):
         return reason
+    if candidate.cancelled is not None:
+        return f"cancelled: {candidate.cancelled}"
     if candidate.expires_at is not None and candidate.now > candidate.expires_at:
         return f"stale: its time was up at {candidate.expires_at:%Y-%m-%d %H:%M:%SZ}"
     return None

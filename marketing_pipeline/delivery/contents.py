@@ -5,8 +5,8 @@ from typing import Any, Protocol, assert_never
 
 from psycopg import AsyncConnection
 
-from marketing_pipeline.campaigns import configuration, rendering
-from marketing_pipeline.campaigns.configuration import Meaning
+from marketing_pipeline.campaigns import meaning, rendering
+from marketing_pipeline.campaigns.meaning import Meaning
 from marketing_pipeline.domain.effect import Contact, Content, EffectKind, Post
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import planning
@@ -51,7 +51,7 @@ class Contents:
     async def meaning(self, conn: AsyncConnection, digest: str) -> Meaning:
         """What a version of the operator's file meant, read once."""
         if digest not in self._meanings:
-            self._meanings[digest] = configuration.meaning(await planning.config(conn, digest))
+            self._meanings[digest] = meaning.of(await planning.config(conn, digest))
         return self._meanings[digest]
 
     def of(self, effect: Inputs) -> Content:

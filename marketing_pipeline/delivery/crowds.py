@@ -1,60 +1,98 @@
-"""Campaigns page by page: a million people are counted and written in little memory."""
+"""Campaigns page by page: a million people are counted in little memory."""
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
 
-from marketing_pipeline.domain import audience, plan, stencil
-from marketing_pipeline.domain.audience import Member
-from marketing_pipeline.domain.effect import EffectKind
+from marketing_pipeline.domain import audience, plan, rules, stencil
+from marketing_pipeline.domain.audience import LeftOut, Why
 from marketing_pipeline.domain.event import Event
-from marketing_pipeline.domain.plan import PlannedEffect, Rules
-from marketing_pipeline.domain.stencil import Rows, Stencil
-from marketing_pipeline.event_log import people, planning
+from marketing_pipeline.domain.person import NOTHING, LeadFact, Member
+from marketing_pipeline.domain.rules import Rules
+from marketing_pipeline.domain.stencil import Stencil
+from marketing_pipeline.event_log import people
+from marketing_pipeline.event_log.approvals import Approval
 from marketing_pipeline.event_log.planning import Cut, Plan
 
-CHUNK = 2000  # effects a transaction: enough to be quick, too few to hold a lock for long
 SLICE = 100  # people between two looks at the loop's other work: about a millisecond
 EPOCH = 0  # the first; a new one is only ever asked for by name
 
 
-async def count(
-    conn: AsyncConnection, event: Event, rules: Rules, cut: Cut, stopping: asyncio.Event
-) -> Plan | None:
-    """What the campaign's plan promises; None: told to stop."""
-    many, total = 0, hashlib.sha256()
-    for step in stencil.stencils(event, rules, EPOCH, plan.VERSION):
-        pages = crowd(conn, event, rules, cut.seq)
-        members = await anext(pages, None)
-        while members is not None:
-            if stopping.is_set():
-                return None
-            many += len(members)
-            members, _ = await _at_once(anext(pages, None), _add(total, step, members))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some people of the log: who is mailed in a step, and who is not."""
+
+    step: Stencil
+    members: Sequence[Member]
+    left_out: Sequence[LeftOut]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """What a plan of a campaign follows from, and nothing else."""
+
+    event: Event
+    rules: Rules
+    epoch: int
+    cut: Cut
+    version: int = plan.VERSION
+    starts_at: datetime | None = None  # None: when the event is due
+
+    def steps(self) -> list[Stencil]:
+        """Raises Unplannable where the event names what the rules do not have."""
+        return stencil.stencils(self.event, self.rules, self.epoch, self.version, self.starts_at)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a plan comes to."""
+
+    many: int = 0
+    excluded: Counter[Why] = field(default_factory=Counter)
+    _total: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    @property
+    def digest(self) -> str:
+        return self._total.hexdigest()
+
+    async def add(self, page: Page) -> None:
+        self.many += len(page.members)
+        self.excluded.update(one.why for one in page.left_out)
+        for at in range(0, len(page.members), SLICE):
+            self._total.update(page.step.rows(page.members[at : at + SLICE]).lines)
+            await asyncio.sleep(0)
+
+
+async def count(conn: AsyncConnection, of: Sending, stopping: asyncio.Event) -> Plan | None:
+    """What a campaign's plan promises; None: told to stop."""
+    tally = Tally()
+    pages = crowd(conn, of)
+    page = await anext(pages, None)
+    while page is not None:
+        if stopping.is_set():
+            return None
+        page, _ = await at_once(anext(pages, None), tally.add(page))
     return Plan(
-        event=event,
-        epoch=EPOCH,
-        cut=cut,
-        config_digest=rules.digest,
-        plan_version=plan.VERSION,
-        count=many,
-        digest=total.hexdigest(),
+        event=of.event,
+        epoch=of.epoch,
+        cut=of.cut,
+        config_digest=of.rules.digest,
+        plan_version=of.version,
+        count=tally.many,
+        digest=tally.digest,
         inserted=0,
+        starts_at=of.starts_at,
+        excluded={str(why): many for why, many in sorted(tally.excluded.items())},
     )
 
 
-async def _add(total: "hashlib._Hash", step: Stencil, members: Sequence[Member]) -> None:
-    for at in range(0, len(members), SLICE):
-        total.update(step.rows(members[at : at + SLICE]).lines)
-        await asyncio.sleep(0)
-
-
-async def _at_once(*work: Awaitable[Any]) -> list[Any]:
+async def at_once(*work: Awaitable[Any]) -> list[Any]:
     """What each came to, once all have ended: nobody is left at work on a connection."""
     found = await asyncio.gather(*work, return_exceptions=True)
     for one in found:
@@ -63,113 +101,105 @@ async def _at_once(*work: Awaitable[Any]) -> list[Any]:
     return found
 
 
-async def crowd(
-    conn: AsyncConnection, event: Event, rules: Rules, cut: int
-) -> AsyncIterator[list[Member]]:
-    """A campaign's audience up to a cut, by recipient: pages of it, in bounded memory.
+async def crowd(conn: AsyncConnection, of: Sending) -> AsyncIterator[Page]:
+    """The people of the log up to the cut, step by step and by recipient: pages, in bounded memory.
 
     Where only the newest are wanted, the log is read once more before, to find where they begin.
+
+    Raises:
+        Unplannable: the event names what the rules do not have.
     """
-    chosen = plan.campaign_of(event, rules).audience
+    steps = of.steps()
+    newest = rules.campaign_of(of.event, of.rules).audience.newest if steps else None
     since = 0.0
-    if chosen.newest is not None:
-        newest = audience.Newest(chosen.newest)
-        async for facts in people.people_up_to(conn, cut):
-            newest.add(audience.candidates(facts, chosen))
+    if newest is not None:
+        found = audience.Newest(newest)
+        async for facts in _facts(conn, of):
+            chosen, _ = await _sift(conn, of, facts)
+            found.add(chosen)
             await asyncio.sleep(0)
-        since = newest.since
-    async for facts in people.people_up_to(conn, cut):
-        yield [person for person in audience.candidates(facts, chosen) if person.seq >= since]
+        since = found.since
+    for step in steps:
+        async for facts in _facts(conn, of):
+            chosen, left = await _sift(conn, of, facts)
+            if newest is not None:
+                left += [
+                    LeftOut(one.recipient_id, Why.NOT_NEWEST, str(newest))
+                    for one in chosen
+                    if one.seq < since
+                ]
+                chosen = [one for one in chosen if one.seq >= since]
+            yield await _page(conn, of, step, chosen, left)
 
 
-async def write_out(
-    conn: AsyncConnection, unfinished: Plan, rules: Rules, now: datetime, stopping: asyncio.Event
-) -> int:
-    """Write the rest of a plan's effects, chunk by chunk, from the cut that the plan fixed.
+async def _facts(conn: AsyncConnection, of: Sending) -> AsyncIterator[list[LeadFact]]:
+    """Of the one person whom the event is for, or of all."""
+    person = rules.person_of(of.event)
+    if person is None:
+        async for page in people.people_up_to(conn, of.cut.seq):
+            yield page
+    elif facts := await people.people_of(conn, [person], of.cut.seq):
+        yield facts
 
-    Stops when told to, and where another process is at the same work. Every chunk can be repeated
-    harmlessly. While PostgreSQL writes one, the next is made.
-    """
-    writer = _Writer(conn, unfinished, now)
-    chunks = _chunks(conn, unfinished, rules)
-    ready, following = None, await anext(chunks, None)
-    while following is not None or ready is not None:
-        if stopping.is_set():
-            return writer.written
-        following, ready, ours = await _at_once(
-            anext(chunks, None), _make(following), writer.write(ready)
+
+async def _sift(
+    conn: AsyncConnection, of: Sending, facts: Sequence[LeadFact]
+) -> tuple[list[Member], list[LeftOut]]:
+    chosen = rules.campaign_of(of.event, of.rules).audience
+    known = NOTHING
+    if of.version >= plan.SIFTED:
+        known = await people.traits(conn, facts, chosen.behaviours, of.cut.seq)
+    return audience.sift(facts, chosen, known, of.cut.at)
+
+
+async def _page(
+    conn: AsyncConnection,
+    of: Sending,
+    step: Stencil,
+    chosen: Sequence[Member],
+    left: list[LeftOut],
+) -> Page:
+    """Without those who are held out, and those who have had what `once` grants."""
+    mailed = step.mailed(chosen)
+    if len(mailed) < len(chosen):
+        drawn = {one.recipient_id for one in mailed}
+        left += [
+            LeftOut(one.recipient_id, Why.HOLDOUT, "")
+            for one in chosen
+            if one.recipient_id not in drawn
+        ]
+    once = step.route.once
+    if once is not None and mailed and of.version >= plan.SIFTED:
+        keys = {one.recipient_id: step.once_key(one.recipient_id) for one in mailed}
+        taken = await people.sent_once(
+            conn, list(keys.values()), of.cut.seq, within=once.within, starts_at=step.starts_at
         )
-        if not ours:
-            return writer.written
-    return writer.written
+        had = {person for person, key in keys.items() if key in taken}
+        left += [LeftOut(person, Why.ALREADY_SENT, step.route.step) for person in sorted(had)]
+        mailed = [one for one in mailed if one.recipient_id not in had]
+    return Page(step=step, members=mailed, left_out=left)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chunk:
-    step: Stencil
-    many: int
-    rows: Sequence[Rows]
-    effects: Sequence[PlannedEffect]  # instead of rows, where a step needs more than these
+def sending(promised: Plan, by: Rules) -> Sending:
+    """What a plan on record follows from."""
+    return Sending(
+        event=promised.event,
+        rules=by,
+        epoch=promised.epoch,
+        cut=promised.cut,
+        version=promised.plan_version,
+        starts_at=promised.starts_at,
+    )
 
 
-async def _make(of: tuple[Stencil, Sequence[Member]] | None) -> _Chunk | None:
-    if of is None:
-        return None
-    step, members = of
-    rows: list[Rows] = []
-    effects: list[PlannedEffect] = []
-    for at in range(0, len(members), SLICE):
-        some = members[at : at + SLICE]
-        if step.route.once is None and step.route.kind is EffectKind.EMAIL:
-            rows.append(step.rows(some))
-        else:
-            effects.extend(step.effects(some))
-        await asyncio.sleep(0)
-    return _Chunk(step=step, many=len(members), rows=rows, effects=effects)
-
-
-@dataclass(slots=True)
-class _Writer:
-    conn: AsyncConnection
-    unfinished: Plan
-    now: datetime
-    written: int = 0
-
-    async def write(self, chunk: _Chunk | None) -> bool:
-        """Write a chunk, if there is one; False where another process writes this plan."""
-        if chunk is None:
-            return True
-        before = self.unfinished.inserted + self.written
-        event, epoch = self.unfinished.event, self.unfinished.epoch
-        async with self.conn.transaction():
-            if not await planning.advance(self.conn, self.unfinished, before, before + chunk.many):
-                return False
-            if chunk.rows:
-                await people.insert_rows(self.conn, chunk.step, chunk.rows, self.now)
-            if chunk.effects:
-                whole = [(event, epoch, one) for one in chunk.effects]
-                await planning.insert_effects(self.conn, whole, self.now)
-        self.written += chunk.many
-        return True
-
-
-async def _chunks(
-    conn: AsyncConnection, unfinished: Plan, rules: Rules
-) -> AsyncIterator[tuple[Stencil, list[Member]]]:
-    """What of a plan is not in the ledger yet: its order is step by step, person by person."""
-    event, version = unfinished.event, unfinished.plan_version
-    steps = stencil.stencils(event, rules, unfinished.epoch, version)
-    each = unfinished.count // max(len(steps), 1)
-    for number, step in enumerate(steps):
-        there = max(unfinished.inserted - number * each, 0)
-        if there >= each:
-            continue
-        held: list[Member] = []
-        async for members in crowd(conn, event, rules, unfinished.cut.seq):
-            held += members[there:]
-            there = max(there - len(members), 0)
-            while len(held) >= CHUNK:
-                yield step, held[:CHUNK]
-                held = held[CHUNK:]
-        if held:
-            yield step, held
+def approved(event: Event, by: Rules, approval: Approval) -> Sending:
+    """What an approved plan follows from; it comes due no earlier than it was approved."""
+    of = approval.proposal
+    return Sending(
+        event=event,
+        rules=by,
+        epoch=of.epoch,
+        cut=of.cut,
+        version=of.plan_version,
+        starts_at=max(event.scheduled_at, approval.created_at),
+    )

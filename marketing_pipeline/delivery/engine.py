@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import connections, high_water, planner
+from marketing_pipeline.delivery import campaigns, connections, high_water, planner, settling
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.high_water import HighWater
@@ -108,12 +108,12 @@ class Engine:
             try:
                 async with self.pool.connection() as conn:
                     rules = self.assembly.configuration.meaning.rules
-                    done = await planner.plan_due(conn, rules, datetime.now(UTC), aside=True)
+                    done = await planner.plan_due(conn, rules, datetime.now(UTC))
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
                 continue
-            if done.unwritten:
+            if done.campaigns:
                 self._writing_idle_since = None
                 self._unwritten.set()
             if done.events:
@@ -136,7 +136,7 @@ class Engine:
             try:
                 async with self.pool.connection() as conn:
                     rules = self.assembly.configuration.meaning.rules
-                    written = await planner.write_unfinished(
+                    written = await campaigns.write_unfinished(
                         conn, datetime.now(UTC), self.stopping, rules
                     )
             except AWAY as error:
@@ -188,7 +188,7 @@ class Engine:
             try:
                 async with self.pool.connection() as conn:
                     now = datetime.now(UTC)
-                    await planner.finish(conn, await ledger.stranded(conn, now), now)
+                    await settling.finish(conn, await ledger.stranded(conn, now), now)
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
 

@@ -151,9 +151,9 @@ class Lane:
             self._under_way.add(task)
             task.add_done_callback(self._ended)
         if claim.closed:
-            events = sorted({one.event_id for one in claim.closed})
-            async with self.pool.connection() as conn, conn.transaction():
-                await ledger.complete(conn, events, datetime.now(UTC))
+            events = {one.event_id for one in claim.closed}
+            async with self.pool.connection() as conn:
+                await settling.finish(conn, events, datetime.now(UTC))
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
         return len(claim.calls) + len(claim.closed)

@@ -9,15 +9,16 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.campaigns.configuration import Meaning
+from marketing_pipeline.campaigns.meaning import Meaning
 from marketing_pipeline.campaigns.rendering import TemplateError
 from marketing_pipeline.delivery import assembly, crowds, planner, units, verification
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.units import EVERY, Books, Renderings, Slice, Unit
 from marketing_pipeline.delivery.verification import Difference, Findings, Verification, What
-from marketing_pipeline.domain import digest, plan, stencil
+from marketing_pipeline.domain import digest, plan
 from marketing_pipeline.domain.event import EventType
-from marketing_pipeline.domain.plan import PlannedEffect, Unplannable
+from marketing_pipeline.domain.plan import PlannedEffect
+from marketing_pipeline.domain.rules import Unplannable
 from marketing_pipeline.event_log import history
 from marketing_pipeline.event_log.history import PastEffect
 from marketing_pipeline.event_log.planning import Plan
@@ -116,28 +117,26 @@ class _Work:
         conn = self.by.conn
         promised = await history.plan(conn, unit.event_id, unit.epoch)
         meaning = await self.by.meaning(promised.config_digest)
-        event, version = promised.event, promised.plan_version
+        sending = crowds.sending(promised, meaning.rules)
         self.events += 1
         try:
-            steps = stencil.stencils(event, meaning.rules, promised.epoch, version)
+            names = [step.route.step for step in sending.steps()]
         except Unplannable as error:
             self._no_longer(promised, error)
             return
         again, ids = hashlib.sha256(), _SideBySide()
-        names = [step.route.step for step in steps]
         pages = history.entries_of_campaign(conn, promised, names)
-        for step in steps:
-            said = f"{step.route.step} by {step.route.provider}"
-            async for members in crowds.crowd(conn, event, meaning.rules, promised.cut.seq):
-                rows = step.rows(members)
-                again.update(rows.lines)
-                ids.planned.update(dict.fromkeys(rows.ids, said))
-                while ids.behind and (held := await anext(pages, None)):
-                    ids.held.update(held)
-                    ids.strike()
-                if ids.behind and promised.inserted < promised.count:
-                    ids.strike()
-                    ids.planned.clear()  # these are still to be written
+        async for page in crowds.crowd(conn, sending):
+            rows = page.step.rows(page.members)
+            again.update(rows.lines)
+            said = f"{page.step.route.step} by {page.step.route.provider}"
+            ids.planned.update(dict.fromkeys(rows.ids, said))
+            while ids.behind and (held := await anext(pages, None)):
+                ids.held.update(held)
+                ids.strike()
+            if ids.behind and promised.inserted < promised.count:
+                ids.strike()
+                ids.planned.clear()  # these are still to be written
         async for held in pages:
             ids.held.update(held)
         self._compare_digest(promised, again.hexdigest())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar, assert_never
@@ -182,8 +182,7 @@ class Settler:
                 self._ended.put_nowait(one.event_id)
 
     async def _complete(self, conn: psycopg.AsyncConnection, events: Sequence[UUID]) -> None:
-        async with conn.transaction():
-            await ledger.complete(conn, sorted(set(events)), datetime.now(UTC))
+        await finish(conn, events, datetime.now(UTC))
 
 
 async def settle(
@@ -197,3 +196,10 @@ async def settle(
         if ended:
             await ledger.forget_bodies(conn, ended)
     return settled
+
+
+async def finish(conn: psycopg.AsyncConnection, events: Iterable[UUID], now: datetime) -> None:
+    """Derive the status of events after what changed them has committed."""
+    if concerned := sorted(set(events)):
+        async with conn.transaction():
+            await ledger.complete(conn, concerned, now)

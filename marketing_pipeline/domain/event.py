@@ -96,6 +96,7 @@ def new(
     now: datetime,
     scheduled_at: datetime | None = None,
     traceparent: str | None = None,
+    caused_by: UUID | None = None,
 ) -> NewEvent:
     """Make an event of what a sender said.
 
@@ -114,6 +115,7 @@ def new(
         time_given=scheduled_at is not None,
         address=_address(type, payload),
         traceparent=traceparent,
+        caused_by=caused_by,
     )
 
 

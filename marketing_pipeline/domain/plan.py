@@ -1,78 +1,22 @@
 """From an event to its effects: pure, so that a replay plans what the run planned."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import IntEnum
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from marketing_pipeline.domain import digest
-from marketing_pipeline.domain.audience import Audience, Member
+from marketing_pipeline.domain import digest, rules
 from marketing_pipeline.domain.effect import EffectKind
 from marketing_pipeline.domain.event import Event, EventType, Origin
+from marketing_pipeline.domain.person import Member
+from marketing_pipeline.domain.rules import Priority, Route, Rules, TemplateRef
 
-# Of the planning below; stored with each plan, so that a replay plans as that version did. Under 1
-# the person was a part of the identity of a lead's effects, too.
-VERSION = 2
-
-
-class Priority(IntEnum):
-    """What goes first where the gate lets few through; a smallint in SQL."""
-
-    URGENT = 0  # somebody is waiting for it: a welcome mail
-    NORMAL = 1
-    BULK = 2  # a campaign
-
-
-class Unplannable(ValueError):
-    """This event can never be planned as the configuration stands; says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TemplateRef:
-    """A template by content: its hash, and the variables it reads."""
-
-    hash: str
-    reads: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Once:
-    """A person gets this step once, whatever number of events call for it."""
-
-    within: timedelta | None  # None: for ever
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One effect that an event type calls for."""
-
-    step: str
-    provider: str
-    kind: EffectKind
-    priority: Priority
-    template: TemplateRef | None = None  # an e-mail's; a campaign's mail takes the campaign's own
-    properties: Mapping[str, str] = field(default_factory=dict)  # a contact's: theirs -> ours
-    once: Once | None = None  # None: once for each event, which an effect's identity sees to
-    max_age: timedelta | None = None  # not sent any more when so much later than it was due
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Campaign:
-    """Who is mailed what."""
-
-    audience: Audience
-    template: TemplateRef
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """All that planning takes from the configuration, and its digest."""
-
-    digest: str
-    routes: Mapping[EventType, tuple[Route, ...]]
-    campaigns: Mapping[str, Campaign]
+# Of the planning below and of who is left out of it; stored with each plan, so that a replay plans
+# as that version did. Under 1 the person was a part of the identity of a lead's effects, too. Up
+# to 2 those who were suppressed were planned for, and suppressed when their turn came.
+VERSION = 3
+SIFTED = 3  # from this version on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +52,14 @@ class PlannedEffect:
         ]
 
 
-def campaign_of(event: Event, rules: Rules) -> Campaign:
-    """The campaign that a CAMPAIGN_TRIGGER names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Making:
+    """What the effects of an event have in common."""
 
-    Raises:
-        Unplannable: the configuration has none of that name.
-    """
-    name = event.payload["campaign"]
-    if name not in rules.campaigns:
-        known = ", ".join(sorted(rules.campaigns)) or "none"
-        raise Unplannable(f"payload.campaign: no campaign {name!r}; the file has: {known}")
-    return rules.campaigns[name]
+    event: Event
+    epoch: int
+    version: int
+    starts_at: datetime
 
 
 def needs_audience(event: Event) -> bool:
@@ -126,37 +67,58 @@ def needs_audience(event: Event) -> bool:
 
 
 def effects(
-    event: Event, rules: Rules, epoch: int, audience: Iterable[Member], version: int = VERSION
+    event: Event,
+    by: Rules,
+    epoch: int,
+    audience: Iterable[Member],
+    version: int = VERSION,
+    starts_at: datetime | None = None,
 ) -> Iterator[PlannedEffect]:
     """The effects of an event, in a stable order.
 
     `audience` is read only where `needs_audience` says so, once for each route, so it must be
     re-iterable; its members come in a stable order. A stored plan is redone by its own version.
+    They come due at `starts_at`, which is when the event is due where it is left out.
 
     Raises:
         Unplannable: the event names what the configuration does not have.
     """
     if event.origin is Origin.HISTORY:
         return  # what is imported has happened already
-    for route in rules.routes[event.type]:
-        match event.type:
-            case EventType.CAMPAIGN_TRIGGER:
-                template = campaign_of(event, rules).template
-                for member in audience:
-                    variables = _read(template, member.attributes)
-                    person = UUID(member.recipient_id)
-                    yield _effect(event, epoch, route, person, template, variables, version)
-            case EventType.LEAD_CAPTURE:
+    starts = event.scheduled_at if starts_at is None else starts_at
+    making = _Making(event=event, epoch=epoch, version=version, starts_at=starts)
+    match event.type:
+        case EventType.CAMPAIGN_TRIGGER:
+            yield from _campaign(making, by, audience)
+        case EventType.LEAD_CAPTURE:
+            for route in by.routes[event.type]:
                 variables = _lead_variables(route, event.payload)
-                own, lead = route.template, event.recipient_id
-                yield _effect(event, epoch, route, lead, own, variables, version)
-            case EventType.CONTENT_PUBLISH:
-                yield _effect(event, epoch, route, None, None, event.payload, version)
+                lead = event.recipient_id
+                yield _effect(making, route, lead, route.template, variables, starts)
+        case EventType.CONTENT_PUBLISH:
+            for route in by.routes[event.type]:
+                yield _effect(making, route, None, None, event.payload, starts)
+
+
+def _campaign(making: _Making, by: Rules, audience: Iterable[Member]) -> Iterator[PlannedEffect]:
+    """Step by step, person by person; each a pace after the one before."""
+    campaign = rules.campaign_of(making.event, by)
+    due_at = making.starts_at
+    for plain in by.routes[making.event.type]:
+        route = rules.with_priority(plain, campaign)
+        for member in audience:
+            variant = campaign.variant_of(member.recipient_id)
+            if variant is None:
+                continue
+            variables = read(variant.template, member.attributes)
+            person = UUID(member.recipient_id)
+            yield _effect(making, route, person, variant.template, variables, due_at)
+            due_at += campaign.pace
 
 
 def _lead_variables(route: Route, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     if route.template is not None:
-        return _read(route.template, payload)
+        return read(route.template, payload)
     return {
         theirs: _text(payload[ours])
         for theirs, ours in route.properties.items()
@@ -164,7 +126,7 @@ def _lead_variables(route: Route, payload: Mapping[str, Any]) -> Mapping[str, An
     }
 
 
-def _read(template: TemplateRef, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+def read(template: TemplateRef, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Only what the template reads: a person's data is copied no further than needed."""
     return {name: attributes[name] for name in template.reads if name in attributes}
 
@@ -173,19 +135,26 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else digest.canonical(value).decode()
 
 
+def once_key(event: Event, route: Route, epoch: int, person: str | None) -> str | None:
+    """What effects share that exclude each other, on whatever events they follow."""
+    if route.once is None:
+        return None
+    return f"{event.type}/{route.step}/{route.kind}/{epoch}/{person}"
+
+
 def _effect(
-    event: Event,
-    epoch: int,
+    making: _Making,
     route: Route,
     recipient_id: UUID | None,
     template: TemplateRef | None,
     variables: Mapping[str, Any],
-    version: int,
+    due_at: datetime,
 ) -> PlannedEffect:
-    person = recipient_id and str(recipient_id)
+    event, epoch = making.event, making.epoch
+    person = None if recipient_id is None else str(recipient_id)
     # A lead's person is told by the event. Their own id is random: a lead that is new to a restored
     # log and posted again would get another one, and with it other effects.
-    named = version == 1 or event.type is EventType.CAMPAIGN_TRIGGER
+    named = making.version == 1 or event.type is EventType.CAMPAIGN_TRIGGER
     identity = digest.identity(
         event.id,
         epoch,
@@ -196,7 +165,7 @@ def _effect(
         person if named else None,
     )
     in_order = route.kind is EffectKind.CONTACT
-    once, due_at = route.once, event.scheduled_at
+    once = route.once
     return PlannedEffect(
         id=identity,
         step=route.step,
@@ -209,6 +178,6 @@ def _effect(
         variables=variables,
         due_at=due_at,
         expires_at=None if route.max_age is None else due_at + route.max_age,
-        once_key=f"{event.type}/{route.step}/{route.kind}/{epoch}/{person}" if once else None,
+        once_key=once_key(event, route, epoch, person),
         once_until=due_at + once.within if once and once.within else None,
     )

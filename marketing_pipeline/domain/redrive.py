@@ -7,7 +7,7 @@ from uuid import UUID
 
 from marketing_pipeline.domain import plan
 from marketing_pipeline.domain.event import Event
-from marketing_pipeline.domain.plan import Rules
+from marketing_pipeline.domain.rules import Rules, Unplannable
 
 MOST = 1  # redrives of one effect: what fails again in spite of that is for a person
 # A daily job sees each failure within a day, also on a day on which it starts late.
@@ -75,7 +75,7 @@ def why_not_planned(event: Event, due_since: datetime, rules: Rules, now: dateti
     try:
         for _ in plan.effects(event, rules, epoch=0, audience=()):
             pass
-    except plan.Unplannable as error:
+    except Unplannable as error:
         return str(error)
     except Exception as error:  # a poisonous event must not stop the others
         return f"planning raised {type(error).__name__}: {error}"

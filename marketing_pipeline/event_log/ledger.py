@@ -43,6 +43,7 @@ class Candidate:
     setup: str | None  # of the last call, where it is in doubt; None: nobody knows
     config_digest: str
     address: str | None
+    cancelled: str | None  # why its campaign was, where something of it is in doubt
     now: datetime  # the database's clock at the lock
 
 

@@ -4,6 +4,7 @@ select count(*) from (
     select from effects e
     where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
       and not exists (select from pauses p where p.provider = %(provider)s and p.until > clock_timestamp())
+      and (e.state = 'DOUBT' or e.event_id <> all (array(select event_id from holds)))
       and (e.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
@@ -15,6 +16,7 @@ select count(*) from (
 select greatest(min(at), (select until from pauses where provider = %(provider)s and until > clock_timestamp()))
 from (
     select min(due_at) as at from effects where provider = %(provider)s and state in ('PLANNED', 'DOUBT')
+      and (state = 'DOUBT' or event_id <> all (array(select event_id from holds)))
     union all
     select min(lease_until) from effects where provider = %(provider)s and state = 'SENDING') as times
 
@@ -37,10 +39,11 @@ from expired x where e.id = x.id
 returning e.id
 
 -- lock due --
--- Locks what may be claimed, most urgent first; what another process holds is passed over.
+-- Locks what may be claimed, most urgent first; what another process holds is passed over. Where a
+-- campaign is held, only what was begun before goes on.
 select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
        e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.setup, e.config_digest, e.address,
-       clock_timestamp() as now
+       e.cancelled, clock_timestamp() as now
 from (values (0), (1), (2)) as p (priority)
 cross join lateral (
     select x.id, x.event_id, x.kind, x.recipient_id, x.template, x.variables, x.state, x.attempts,
@@ -48,12 +51,15 @@ cross join lateral (
            case when x.doubt_since is not null then (
                select a.setup from attempts a where a.effect_id = x.id and a.purpose = 'send'
                order by a.number desc limit 1) end as setup,
-           plans.config_digest, recipients.address
+           plans.config_digest, recipients.address,
+           case when x.state = 'DOUBT' then (
+               select h.reason from holds h where h.event_id = x.event_id and h.state = 'cancelled') end as cancelled
     from effects x
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
     left join recipients on recipients.id = x.recipient_id
     where x.provider = %(provider)s and x.priority = p.priority
       and x.state in ('PLANNED', 'DOUBT') and x.due_at <= clock_timestamp()
+      and (x.state = 'DOUBT' or x.event_id <> all (array(select event_id from holds)))
       and (x.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = x.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
@@ -144,6 +150,7 @@ update effects e set
     provider_ref = coalesce(s.reference, e.provider_ref),
     last_error = case when s.state = 'SENT' then null else s.reason end,
     settled_at = case when s.state in ('SENT', 'FAILED', 'UNKNOWN') then %(now)s end,
+    sent_seq = case when s.state = 'SENT' then nextval('fact_seq') end,
     updated_at = %(now)s
 from s join chosen on chosen.id = s.effect_id and chosen.number = s.number where e.id = s.effect_id
 returning e.id, e.event_id, e.day, e.state, e.calls

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -45,6 +45,8 @@ class Plan:
     count: int
     digest: str
     inserted: int
+    starts_at: datetime | None = None  # when its effects come due; None: with the event
+    excluded: Mapping[str, int] = field(default_factory=dict)  # people who get nothing, by reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,17 @@ class DueEvent:
     planned: bool
 
 
-async def campaign_due(conn: AsyncConnection, now: datetime) -> bool:
-    row = await (await conn.execute(_SQL["campaign due"], {"now": now})).fetchone()
-    return bool(row and row[0])
+class Triggers(NamedTuple):
+    """Which kinds of campaigns are due."""
+
+    crowd: bool  # for a whole audience
+    single: bool  # for one person: a step of a sequence, or a test
+
+
+async def triggers_due(conn: AsyncConnection, now: datetime) -> Triggers:
+    row = await (await conn.execute(_SQL["triggers due"], {"now": now})).fetchone()
+    assert row is not None
+    return Triggers(*row)
 
 
 async def take_cut(conn: AsyncConnection, now: datetime, patience: timedelta) -> Cut:
@@ -89,7 +99,10 @@ async def take_cut(conn: AsyncConnection, now: datetime, patience: timedelta) ->
 async def due_events(
     conn: AsyncConnection, now: datetime, cut: Cut | None, limit: int
 ) -> list[DueEvent]:
-    """Lock due events until the caller's transaction ends; campaigns only up to the cut."""
+    """Lock due events until the caller's transaction ends; those for one person up to the cut.
+
+    Campaigns to a whole audience are not among them: `campaign_to_plan` gives these.
+    """
     async with conn.cursor(row_factory=dict_row) as cursor:
         values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
         await cursor.execute(_SQL["due events"], values)
@@ -112,6 +125,9 @@ async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: dateti
             "count": plan.count,
             "digest": plan.digest,
             "inserted": plan.inserted,
+            "campaign": plan.event.payload.get("campaign") if is_campaign(plan.event) else None,
+            "starts_at": plan.starts_at,
+            "excluded": plan.excluded,
         }
         for plan in plans
     ]
@@ -228,6 +244,7 @@ async def keep_config(
 ) -> None:
     values = {"digest": digest, "body": Jsonb(body), "now": now}
     await conn.execute(_SQL["keep config"], values)
+    await conn.execute(_SQL["use config"], values)
 
 
 async def keep_template(conn: AsyncConnection, template: Template, now: datetime) -> None:
@@ -246,6 +263,10 @@ async def templates(conn: AsyncConnection, hashes: Sequence[str]) -> list[Templa
     async with conn.cursor(row_factory=class_row(Template)) as cursor:
         await cursor.execute(_SQL["templates"], {"hashes": list(hashes)})
         return await cursor.fetchall()
+
+
+def is_campaign(event: Event) -> bool:
+    return event.type is EventType.CAMPAIGN_TRIGGER
 
 
 def event_row(row: Mapping[str, Any]) -> Event:
@@ -273,4 +294,6 @@ def plan_row(row: Mapping[str, Any]) -> Plan:
         count=row["count"],
         digest=row["digest"],
         inserted=row["inserted"],
+        starts_at=row["starts_at"],
+        excluded=row["excluded"],
     )

@@ -1,20 +1,23 @@
 -- due events --
--- Locks due events that wait for their plan; those another planner holds are passed over. Plans are
--- counted and not asked for with `exists`, which would be answered by hashing every plan there is.
+-- Locks due events that wait for their plan; those another planner holds are passed over. Campaigns to
+-- a whole audience are planned beside. Plans are counted and not asked for with `exists`, which would be
+-- answered by hashing every plan there is.
 select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
        (select count(*) from plans p where p.event_id = m.id) > 0 as planned
 from marketing_events m
 where m.status = 'PENDING' and m.scheduled_at <= %(now)s
-  and (m.type <> 'CAMPAIGN_TRIGGER' or m.seq <= %(cut)s)
+  and (m.type <> 'CAMPAIGN_TRIGGER' or m.origin <> 'live' or (m.payload ? 'recipient' and m.seq <= %(cut)s))
+  and m.id <> all (array(select event_id from holds))
 order by m.scheduled_at, m.seq
 limit %(limit)s
 for update of m skip locked
 
--- campaign due --
--- Is some campaign due? Only then a cut has to be waited for.
-select exists (
-    select from marketing_events
-    where status = 'PENDING' and type = 'CAMPAIGN_TRIGGER' and scheduled_at <= %(now)s)
+-- triggers due --
+-- Is something due for a whole audience, and something for a single person? Each needs a cut.
+select coalesce(bool_or(not m.payload ? 'recipient'), false), coalesce(bool_or(m.payload ? 'recipient'), false)
+from marketing_events m
+where m.status = 'PENDING' and m.type = 'CAMPAIGN_TRIGGER' and m.origin = 'live' and m.scheduled_at <= %(now)s
+  and m.id <> all (array(select event_id from holds))
 
 -- highest seq --
 -- The highest number given out so far, whether or not its transaction has committed.
@@ -37,12 +40,13 @@ where virtualtransaction = any(%(writers)s) and locktype = 'relation'
 -- insert plans --
 -- Writes plans once; a plan that is there stays as it is.
 insert into plans (event_id, epoch, day, cut_seq, cut_at, config_digest, plan_version, count,
-                   digest, inserted, created_at)
+                   digest, inserted, campaign, starts_at, excluded, created_at)
 select p.event_id, p.epoch, p.day, p.cut_seq, p.cut_at, p.config_digest, p.plan_version, p.count, p.digest,
-       p.inserted, %(now)s
+       p.inserted, p.campaign, p.starts_at, p.excluded, %(now)s
 from json_to_recordset(%(plans)s::json)
      as p (event_id uuid, epoch int, day date, cut_seq bigint, cut_at timestamptz, config_digest text,
-           plan_version int, count int, digest text, inserted int)
+           plan_version int, count int, digest text, inserted int, campaign text, starts_at timestamptz,
+           excluded jsonb)
 on conflict do nothing
 
 -- lock once --
@@ -102,7 +106,7 @@ from unnest(%(ids)s::uuid[], %(reasons)s::text[]) as f (id, reason) where m.id =
 -- unfinished plans --
 -- Plans whose effects are not all written: somebody died between two chunks.
 select p.event_id, p.epoch, p.cut_seq, p.cut_at, p.config_digest, p.plan_version, p.count, p.digest,
-       p.inserted, m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id
+       p.inserted, p.starts_at, p.excluded, m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id
 from plans p join marketing_events m on m.id = p.event_id
 where p.inserted < p.count
 order by p.created_at limit 10
@@ -118,7 +122,8 @@ returning 1
 select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id,
        (select count(*) from plans p where p.event_id = m.id) > 0 as planned
 from marketing_events m
-where m.status = 'PENDING' and m.type = 'CAMPAIGN_TRIGGER' and m.scheduled_at <= %(now)s and m.seq <= %(cut)s
+where m.status = 'PENDING' and m.type = 'CAMPAIGN_TRIGGER' and m.origin = 'live' and m.scheduled_at <= %(now)s
+  and not m.payload ? 'recipient' and m.seq <= %(cut)s and m.id <> all (array(select event_id from holds))
 order by m.scheduled_at, m.seq limit 1
 
 -- lock unplanned --
@@ -130,6 +135,13 @@ for update of m skip locked
 -- keep config --
 -- Keeps a version of the operator's file by its digest.
 insert into configs (digest, body, created_at) values (%(digest)s, %(body)s, %(now)s)
+on conflict do nothing
+
+-- use config --
+-- Remembers from when on this version is the one in use.
+insert into config_uses (since, digest)
+select %(now)s, %(digest)s
+where %(digest)s is distinct from (select digest from config_uses order by since desc limit 1)
 on conflict do nothing
 
 -- keep template --

@@ -97,15 +97,17 @@ select day, data_version, %(now)s from unnest(%(days)s::date[], %(versions)s::te
 on conflict (day) do update set data_version = excluded.data_version, observed_at = excluded.observed_at
 
 -- due work --
--- What a delivery run would find to do now, each counted up to the limit; what is paused can wait.
+-- What a delivery run would find to do now, each counted up to the limit; what is paused or held can wait.
 with open as (
     select e.state, e.due_at from effects e
     where e.state in ('PLANNED', 'DOUBT') and e.provider = any(%(providers)s)
+      and (e.state = 'DOUBT' or e.event_id <> all (array(select event_id from holds)))
       and not exists (select from pauses p where p.provider = e.provider and p.until > clock_timestamp())
 )
 select
     (select count(*)::int from (select from marketing_events where status = 'PENDING'
-        and scheduled_at <= clock_timestamp() limit %(limit)s) x) as events,
+        and scheduled_at <= clock_timestamp() and id <> all (array(select event_id from holds))
+        limit %(limit)s) x) as events,
     (select count(*)::int from (select from plans where inserted < count limit %(limit)s) x) as plans,
     (select count(*)::int from (select from open where state = 'PLANNED'
         and due_at <= clock_timestamp() limit %(limit)s) x) as effects,
@@ -113,7 +115,8 @@ select
         and due_at <= clock_timestamp() limit %(limit)s) x) as doubts,
     (select count(*)::int from (select from effects where state = 'SENDING' and provider = any(%(providers)s)
         and lease_until < clock_timestamp() limit %(limit)s) x) as expired,
-    least((select min(scheduled_at) from marketing_events where status = 'PENDING'),
+    least((select min(scheduled_at) from marketing_events where status = 'PENDING'
+           and id <> all (array(select event_id from holds))),
           (select min(due_at) from open),
           (select min(lease_until) from effects where state = 'SENDING'
            and provider = any(%(providers)s))) as earliest

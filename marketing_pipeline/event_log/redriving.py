@@ -10,8 +10,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from marketing_pipeline.domain import redrive
-from marketing_pipeline.domain.plan import Rules
 from marketing_pipeline.domain.redrive import FailedEffect
+from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.event_log import planning, queries
 
 _SQL = queries.load("redriving.sql")

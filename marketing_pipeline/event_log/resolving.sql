@@ -44,7 +44,7 @@ select %(id)s, (select count(*) + 1 from resolutions where effect_id = %(id)s), 
 -- sent --
 -- UNKNOWN -> SENT. What was sent in an earlier life of a restored log has no call on record here.
 update effects set state = 'SENT', provider_ref = %(reference)s, calls = greatest(calls, 1),
-       doubt_since = null, claim_id = null, last_error = null,
+       doubt_since = null, claim_id = null, last_error = null, sent_seq = nextval('fact_seq'),
        settled_at = clock_timestamp(), updated_at = clock_timestamp()
 where id = %(id)s and state = 'UNKNOWN'
 

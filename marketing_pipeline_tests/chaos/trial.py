@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from marketing_pipeline.delivery import planner
+from marketing_pipeline.delivery import settling
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline_tests.chaos import judge
 from marketing_pipeline_tests.chaos.bench import Batch, Bench, wait_for
@@ -166,7 +166,7 @@ def _complete(conn: psycopg.Connection) -> None:
     async def sweep() -> None:
         async with await psycopg.AsyncConnection.connect(conn.info.dsn, autocommit=True) as own:
             later = datetime.now(UTC) + timedelta(seconds=10)
-            await planner.finish(own, await ledger.stranded(own, later), later)
+            await settling.finish(own, await ledger.stranded(own, later), later)
 
     standing = judge.standing(conn)
     if standing.settled and standing.processing:

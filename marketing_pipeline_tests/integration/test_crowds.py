@@ -12,16 +12,17 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from marketing_pipeline.campaigns import configuration
-from marketing_pipeline.delivery import crowds, planner, replay
+from marketing_pipeline.campaigns import meaning
+from marketing_pipeline.delivery import campaigns, planner, replay
+from marketing_pipeline.delivery.writing_out import CHUNK
 from marketing_pipeline.domain import audience, plan
-from marketing_pipeline.domain.plan import Rules
+from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import history, intake, people, planning, queries
 from marketing_pipeline_tests.pipeline import campaign
 
 NOW = datetime.now(UTC)
-MANY = planner.LARGE + 500
+MANY = 5500
 NEWS = Template(hash="b" * 64, name="news", subject="s", html="<p>{{ number }}</p>")
 LEADS = """
 with people as (
@@ -61,14 +62,12 @@ class Log:
     async def ask(self, query: str) -> list[tuple[Any, ...]]:
         return await (await self.conn.execute(query.encode())).fetchall()
 
-    async def plan(self, *, aside: bool = True) -> None:
-        now = datetime.now(UTC)
-        while (await planner.plan_due(self.conn, self.rules, now, aside=aside)).events:
-            pass
+    async def plan(self) -> int:
+        return await campaigns.plan_next(self.conn, self.rules, datetime.now(UTC), asyncio.Event())
 
     async def write(self) -> int:
         now = datetime.now(UTC)
-        return await planner.write_unfinished(self.conn, now, asyncio.Event(), self.rules)
+        return await campaigns.write_unfinished(self.conn, now, asyncio.Event(), self.rules)
 
     async def differences(self) -> tuple[str, ...]:
         return (await replay.verify(self.conn, datetime.now(UTC).date())).differences
@@ -80,12 +79,12 @@ async def crowded(
 ) -> AsyncIterator[Log]:
     async with await AsyncConnection.connect(database, autocommit=True) as conn:
         await conn.execute(LEADS, (persons, facts))
-        meaning = configuration.meaning(stored)
+        meant = meaning.of(stored)
         await planning.keep_template(conn, NEWS, NOW)
-        await planning.keep_config(conn, meaning.rules.digest, meaning.body, NOW)
+        await planning.keep_config(conn, meant.rules.digest, meant.body, NOW)
         async with conn.transaction():
             await intake.record(conn, [campaign("everybody", "c")], NOW)
-        yield Log(conn=conn, rules=meaning.rules)
+        yield Log(conn=conn, rules=meant.rules)
 
 
 TWO = ({"step": "mail"}, {"step": "again", "once": {"within": None}})
@@ -97,8 +96,8 @@ def test_a_large_campaign_is_planned_aside_and_then_whole(
 ) -> None:
     async def run() -> None:
         async with crowded(database, body(*steps)) as log:
-            done = await planner.plan_due(log.conn, log.rules, datetime.now(UTC), aside=True)
-            assert (done.events, done.unwritten, done.waiting) == (0, True, True)
+            done = await planner.plan_due(log.conn, log.rules, datetime.now(UTC))
+            assert (done.events, done.campaigns) == (0, True)
             assert await log.ask("select count(*) from plans") == [(0,)], "nobody waits for it"
             many = MANY * (len(steps) or 1)
             assert await log.write() == 1 + many
@@ -118,19 +117,19 @@ def test_a_campaign_of_two_steps_that_was_interrupted_in_the_second_is_finished(
 ) -> None:
     async def run() -> None:
         async with crowded(database, body(*TWO)) as log:
-            await log.plan(aside=False)
+            await log.plan()
             await log.conn.execute(
                 f"""create function die() returns trigger language plpgsql as $$
                     begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
                     create trigger dies before update of inserted on plans
-                    for each row when (new.inserted > {MANY + crowds.CHUNK}) execute function die()
+                    for each row when (new.inserted > {MANY + CHUNK}) execute function die()
                 """.encode()
             )
             async with await AsyncConnection.connect(database, autocommit=True) as dies:
                 with pytest.raises(psycopg.OperationalError):
                     await Log(conn=dies, rules=log.rules).write()
             [(inserted,)] = await log.ask("select inserted from plans")
-            assert inserted == MANY + crowds.CHUNK
+            assert inserted == MANY + CHUNK
             assert await log.ask("select count(*) from effects") == [(inserted,)]
             assert await log.differences() == (), "what is still to be written is no loss"
             await log.conn.execute("drop trigger dies on plans")
@@ -143,7 +142,7 @@ def test_a_campaign_of_two_steps_that_was_interrupted_in_the_second_is_finished(
 def test_page_by_page_and_at_once_are_the_same_plan(database: str) -> None:
     async def run() -> None:
         async with crowded(database, body(newest=MANY // 2)) as log:
-            await log.plan(aside=False)
+            await log.plan()
             [(digest, count, cut)] = await log.ask("select digest, count, cut_seq from plans")
             pages = people.people_up_to(log.conn, cut)
             facts = [fact async for page in pages for fact in page]
@@ -239,7 +238,7 @@ DAMAGES = {
 def test_a_replay_tells_what_differs(database: str, told: str) -> None:
     async def run() -> None:
         async with crowded(database, body()) as log:
-            await log.plan(aside=False)
+            await log.plan()
             await log.write()
             assert await log.differences() == ()
             await log.conn.execute(DAMAGES[told].encode())

@@ -15,7 +15,7 @@ from marketing_pipeline.delivery import planner
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.effect import EffectKind, EffectState
 from marketing_pipeline.domain.event import EventType, NewEvent
-from marketing_pipeline.domain.plan import Priority, Route, Rules, TemplateRef
+from marketing_pipeline.domain.rules import Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, planning, queries
 from marketing_pipeline.event_log.ledger import Candidate, Closed, NewAttempt, Purpose, Settlement

@@ -14,11 +14,12 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from marketing_pipeline import embedded
-from marketing_pipeline.campaigns import configuration
-from marketing_pipeline.delivery import crowds, planner
+from marketing_pipeline.campaigns import meaning
+from marketing_pipeline.delivery import campaigns, planner
+from marketing_pipeline.delivery.writing_out import CHUNK
 from marketing_pipeline.domain import audience, event, plan
 from marketing_pipeline.domain.event import EventType, NewEvent
-from marketing_pipeline.domain.plan import Rules
+from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, people, planning
 from marketing_pipeline_tests.pipeline import campaign
@@ -93,21 +94,24 @@ async def alone(database: str, *events: NewEvent) -> AsyncIterator[AsyncConnecti
 
 
 async def keep(conn: AsyncConnection, stored: dict[str, Any]) -> Rules:
-    meaning = configuration.meaning(stored)
+    meant = meaning.of(stored)
     await planning.keep_template(conn, WELCOME, NOW)
-    await planning.keep_config(conn, meaning.rules.digest, meaning.body, NOW)
-    return meaning.rules
+    await planning.keep_config(conn, meant.rules.digest, meant.body, NOW)
+    return meant.rules
 
 
 async def plan_all(conn: AsyncConnection, rules: Rules) -> None:
-    while (await planner.plan_due(conn, rules, datetime.now(UTC))).events:
-        pass
+    while (done := await planner.plan_due(conn, rules, datetime.now(UTC))).events or done.campaigns:
+        if not done.events and not await campaigns.plan_next(
+            conn, rules, datetime.now(UTC), asyncio.Event()
+        ):
+            break
     await write_out(conn)
 
 
 async def write_out(conn: AsyncConnection) -> int:
     """Finish the plans that were begun; how many effects were written."""
-    return await planner.write_unfinished(conn, NOW, asyncio.Event())
+    return await campaigns.write_unfinished(conn, NOW, asyncio.Event())
 
 
 async def rows(
@@ -343,10 +347,26 @@ async def _half_written(
         rules = await keep(conn, rules_body)
         await conn.execute("update marketing_events set status = 'COMPLETED'")
         await record(conn, campaign("everybody", "c"))
-        round = await planner.plan_due(conn, rules, datetime.now(UTC))
-        assert (round.events, round.unwritten) == (1, True)
-        assert await _written(conn) == (crowds.CHUNK, crowds.CHUNK)
+        now = datetime.now(UTC)
+        assert await campaigns.plan_next(conn, rules, now, asyncio.Event()) == 1
+        await _write_first_chunk(database)
+        assert await _written(conn) == (CHUNK, CHUNK)
         yield conn
+
+
+async def _write_first_chunk(database: str) -> None:
+    """As far as somebody comes who dies after it."""
+    async with await AsyncConnection.connect(database, autocommit=True) as dies:
+        await dies.execute(
+            f"""create function die_early() returns trigger language plpgsql as $$
+                begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
+                create trigger dies_early before update of inserted on plans
+                for each row when (new.inserted > {CHUNK}) execute function die_early()""".encode()
+        )
+        with pytest.raises(psycopg.OperationalError):
+            await write_out(dies)
+    async with await AsyncConnection.connect(database, autocommit=True) as conn:
+        await conn.execute("drop trigger dies_early on plans")
 
 
 async def _written(conn: AsyncConnection) -> tuple[int, int]:
@@ -401,14 +421,14 @@ def test_a_plan_that_was_interrupted_between_chunks_is_finished(database: str) -
             async with await AsyncConnection.connect(database, autocommit=True) as dies:
                 with pytest.raises(psycopg.OperationalError):
                     await write_out(dies)
-            assert await _written(conn) == (2 * crowds.CHUNK, 2 * crowds.CHUNK)
+            assert await _written(conn) == (2 * CHUNK, 2 * CHUNK)
             await conn.execute("drop trigger dies on plans")
             stopping = asyncio.Event()
             stopping.set()
-            assert await planner.write_unfinished(conn, NOW, stopping) == 0, "told to stop"
+            assert await campaigns.write_unfinished(conn, NOW, stopping) == 0, "told to stop"
             await record(conn, lead("new", "new@example.com"))  # above the cut: not in this plan
-            assert await write_out(conn) == MANY - 2 * crowds.CHUNK
-            await _is_whole(conn, configuration.meaning(body()).rules)
+            assert await write_out(conn) == MANY - 2 * CHUNK
+            await _is_whole(conn, meaning.of(body()).rules)
             assert await write_out(conn) == 0
 
     asyncio.run(run())
@@ -423,8 +443,8 @@ def test_two_who_finish_a_plan_at_once_write_each_effect_once(database: str) -> 
             written = await asyncio.gather(*(write_out(one) for one in (conn, other)))
             while await write_out(conn):
                 pass
-            assert sum(written) <= MANY - crowds.CHUNK
-            await _is_whole(conn, configuration.meaning(body()).rules)
+            assert sum(written) <= MANY - CHUNK
+            await _is_whole(conn, meaning.of(body()).rules)
 
     asyncio.run(run())
 
@@ -435,7 +455,7 @@ def test_a_plan_is_finished_by_the_rules_it_names_whatever_the_file_says_now(dat
         async with _half_written(database, old) as conn:
             await keep(conn, body())
             await write_out(conn)
-            await _is_whole(conn, configuration.meaning(old).rules)
+            await _is_whole(conn, meaning.of(old).rules)
 
     asyncio.run(run())
 

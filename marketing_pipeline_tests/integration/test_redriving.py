@@ -12,7 +12,7 @@ import pytest
 from psycopg import AsyncConnection
 
 from marketing_pipeline import settings
-from marketing_pipeline.delivery import planner
+from marketing_pipeline.delivery import planner, settling
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.settling import settle
 from marketing_pipeline.domain import event
@@ -92,7 +92,7 @@ class Log:
             "reference": None,
         }
         settled = await settle(self.conn, [Settlement(**(usual | said))])
-        await planner.finish(self.conn, [one.event_id for one in settled], datetime.now(UTC))
+        await settling.finish(self.conn, [one.event_id for one in settled], datetime.now(UTC))
 
     async def fail(self, provider: str, **said: Any) -> list[tuple[UUID, UUID, int]]:
         attempts = await self.attempt(provider)

@@ -169,7 +169,7 @@ VALID: dict[str, tuple[str, Mapping[str, Any]]] = {
     "approval": (
         "approvals",
         {
-            "digest": HASH,
+            "proposal": 1,
             "number": 1,
             "who": "ada",
             "why": "read",
@@ -318,7 +318,7 @@ def _small(conn: Connection) -> None:
     insert(conn, "plans", _PLAN | {"event_id": LEAD, "inserted": 2})
     insert(conn, "effects", _EFFECT | {"id": EFFECT})
     shown = {"kind": "campaign", "campaign": "news", "event_id": CAMPAIGN}
-    insert(conn, "proposals", _PROPOSAL | shown | {"digest": HASH})
+    insert(conn, "proposals", _PROPOSAL | shown)
 
 
 @pytest.fixture(scope="module")
@@ -515,8 +515,9 @@ HOT: list[tuple[str, str, tuple[set[str], ...]]] = [
     ("ledger.sql", "lock due", (_WAITING,)),
     ("ledger.sql", "sweep", (_LEASED,)),
     ("ledger.sql", "stranded", (_UNDER_WAY,)),
-    ("planning.sql", "campaign due", (_PENDING,)),
+    ("planning.sql", "triggers due", ({"marketing_events_triggers"},)),
     ("planning.sql", "due events", (_PENDING,)),
+    ("planning.sql", "campaign to plan", ({"marketing_events_triggers"},)),
     ("planning.sql", "unfinished plans", ({"plans_unfinished"},)),
     ("reading.sql", "due work", (_PENDING, _WAITING, _LEASED, {"plans_unfinished"})),
     ("reading.sql", "unfinished days", (_PENDING | _UNDER_WAY,)),

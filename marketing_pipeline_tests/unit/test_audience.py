@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketing_pipeline.domain import audience
-from marketing_pipeline.domain.audience import Audience, LeadFact, Member
+from marketing_pipeline.domain.audience import Audience
+from marketing_pipeline.domain.person import LeadFact, Member
 
 Fold = Callable[[Iterable[LeadFact], Audience], list[Member]]
 

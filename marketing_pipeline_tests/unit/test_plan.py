@@ -12,18 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketing_pipeline.domain import digest, plan, stencil
-from marketing_pipeline.domain.audience import Audience, Member
+from marketing_pipeline.domain.audience import Audience
 from marketing_pipeline.domain.effect import EffectKind
 from marketing_pipeline.domain.event import Event, EventType, Origin
-from marketing_pipeline.domain.plan import (
+from marketing_pipeline.domain.person import Member
+from marketing_pipeline.domain.plan import PlannedEffect
+from marketing_pipeline.domain.rules import (
     Campaign,
     Once,
-    PlannedEffect,
     Priority,
     Route,
     Rules,
     TemplateRef,
     Unplannable,
+    Variant,
 )
 
 Planning = Callable[[Event, Rules, int, Iterable[Member]], Iterable[PlannedEffect]]
@@ -68,7 +70,7 @@ def files(draw: st.DrawFn) -> Rules:
     return Rules(
         digest="c" * 64,
         routes={type: draw(steps(type)) for type in EventType},
-        campaigns={"news": Campaign(audience=Audience(), template=NEWS)},
+        campaigns={"news": Campaign(audience=Audience(), variants=(Variant(template=NEWS),))},
     )
 
 
@@ -205,7 +207,7 @@ MAIL = Route(step="a", provider="one", kind=EffectKind.EMAIL, priority=Priority.
 RULES = Rules(
     digest="c" * 64,
     routes={type: (MAIL, replace(MAIL, step="b")) for type in EventType},
-    campaigns={"news": Campaign(audience=Audience(), template=NEWS)},
+    campaigns={"news": Campaign(audience=Audience(), variants=(Variant(template=NEWS),))},
 )
 CROWD = [
     Member(recipient_id=str(UUID(int=n)), seq=n, sources=frozenset(), attributes={"secret": "s"})
@@ -336,17 +338,32 @@ def wordy_crowds(draw: st.DrawFn) -> list[Member]:
 WORDS = ("first_name", "\uff5e", "\U0001f600", 'a"b\n', "z")
 
 
+@st.composite
+def wordy_campaigns(draw: st.DrawFn) -> Campaign:
+    """To everybody: one mail, or several against each other and against none."""
+    wordy = Variant(template=TemplateRef(hash="d" * 64, reads=WORDS), share=draw(st.floats(0, 1)))
+    terse = Variant(template=TemplateRef(hash="e" * 64, reads=WORDS[:1]), share=1 - wordy.share)
+    return Campaign(
+        audience=Audience(),
+        variants=draw(st.sampled_from([(wordy,), (wordy, terse)])),
+        split=draw(st.sampled_from("ab")),
+        holdout=draw(st.sampled_from([0.0, 0.5])),
+        pace=draw(st.sampled_from([timedelta(0), timedelta(seconds=7)])),
+        priority=draw(st.none() | st.sampled_from(Priority)),
+    )
+
+
 @few
-@given(wordy_crowds(), st.sampled_from(sorted(STORED)), st.integers(0, 3))
+@given(wordy_crowds(), wordy_campaigns(), st.sampled_from(sorted(STORED)), st.integers(0, 3))
 def test_what_a_stencil_makes_is_what_a_plan_is(
-    crowd: list[Member], version: int, epoch: int
+    crowd: list[Member], wordy: Campaign, version: int, epoch: int
 ) -> None:
     event = _campaign_event({"campaign": "news"})
-    wordy = Campaign(audience=Audience(), template=TemplateRef(hash="d" * 64, reads=WORDS))
     rules = replace(RULES, campaigns={"news": wordy})
     whole = list(plan.effects(event, rules, epoch, crowd, version))
     steps = stencil.stencils(event, rules, epoch, version)
-    made = [step.rows(crowd) for step in steps]
+    made = [step.rows(step.mailed(crowd)) for step in steps]
+    assert [hash for rows in made for hash in rows.templates] == [one.template for one in whole]
     assert [UUID(id) for rows in made for id in rows.ids] == [one.id for one in whole]
     people = [UUID(person) for rows in made for person in rows.people]
     assert people == [one.recipient_id for one in whole]
@@ -356,7 +373,12 @@ def test_what_a_stencil_makes_is_what_a_plan_is(
     ], "1.0 does not become 1"
     lines = b"".join(rows.lines for rows in made)
     assert digest.sha256(lines) == digest.running(one.line() for one in whole)
-    assert [one for step in steps for one in step.effects(crowd)] == whole
+    each = len(whole) // len(steps)
+    assert [
+        one
+        for number, step in enumerate(steps)
+        for one in step.effects(step.mailed(crowd), number * each)
+    ] == whole
 
 
 def test_a_stencil_takes_what_a_plan_takes_and_no_more() -> None:

@@ -11,8 +11,15 @@ from marketing_pipeline.domain import redrive
 from marketing_pipeline.domain.audience import Audience
 from marketing_pipeline.domain.effect import EffectKind
 from marketing_pipeline.domain.event import Event, EventType, Origin
-from marketing_pipeline.domain.plan import Campaign, Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.redrive import FRESH, FailedEffect
+from marketing_pipeline.domain.rules import (
+    Campaign,
+    Priority,
+    Route,
+    Rules,
+    TemplateRef,
+    Variant,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FAILED = FailedEffect(
@@ -29,7 +36,9 @@ FAILED = FailedEffect(
     superseded=False,
     forgotten=False,
 )
-NEWS = Campaign(audience=Audience(), template=TemplateRef(hash="b" * 64, reads=()))
+NEWS = Campaign(
+    audience=Audience(), variants=(Variant(template=TemplateRef(hash="b" * 64, reads=())),)
+)
 MAIL = Route(step="mail", provider="mailgun", kind=EffectKind.EMAIL, priority=Priority.BULK)
 EVENT = Event(
     id=UUID(int=3),
@@ -98,6 +107,6 @@ def test_an_event_of_the_day_before_is_left_to_a_person() -> None:
 
 
 def test_an_event_that_breaks_planning_is_told_and_stops_nobody() -> None:
-    poisonous = replace(EVENT, payload={})
+    poisonous = replace(EVENT, type=EventType.CONTENT_PUBLISH)  # for which there is no route
     told = redrive.why_not_planned(poisonous, NOW, rules(news=NEWS), NOW)
-    assert told == "planning raised KeyError: 'campaign'"
+    assert told == "planning raised KeyError: <EventType.CONTENT_PUBLISH: 'CONTENT_PUBLISH'>"

@@ -17,8 +17,10 @@ create trigger feedback_kept before update or delete or truncate on feedback
     for each statement execute function refuse_change();
 
 alter table effects
-    add column sent_seq bigint,           -- numbers the fact that it was sent
-    add column held_due_at timestamptz;   -- due then, if its campaign were not paused; due_at is infinity
+    -- Numbers the fact that it was sent; what was sent before facts of this kind were numbered has 0.
+    add column sent_seq bigint default 0,
+    add column held_due_at timestamptz;   -- when it was due before its campaign was held; due_at is far
+alter table effects alter column sent_seq drop default;  -- new ones have none until they are sent
 create index effects_once_sent on effects (once_key) where once_key is not null and sent_seq is not null;
 create index effects_held on effects (event_id) where held_due_at is not null;
 
@@ -39,7 +41,8 @@ select distinct on (created_at) created_at, digest from configs order by created
 
 -- Plans that were shown before they were sent: all that is needed to make them again.
 create table proposals (
-    digest text primary key check (digest ~ '^[0-9a-f]{64}$'),  -- what a person approves
+    id bigint generated always as identity primary key,
+    digest text not null check (digest ~ '^[0-9a-f]{64}$'),  -- of the plan: what a person approves
     kind text not null check (kind in ('campaign', 'resend')),
     campaign text,
     event_id uuid,                        -- not in the log yet, where it follows from an occurrence
@@ -58,18 +61,19 @@ create table proposals (
     check ((kind = 'campaign') = (campaign is not null and event_id is not null)),
     check ((kind = 'resend') = (from_day is not null and to_day is not null))
 );
+create index proposals_digest on proposals (digest, created_at);
 create index proposals_event on proposals (event_id, created_at) where event_id is not null;
 create index proposals_campaign on proposals (campaign, created_at) where campaign is not null;
 
 -- What people agreed to: append only. It is used by the plan that comes of it, which there is once.
 create table approvals (
-    digest text not null references proposals,
+    proposal bigint not null references proposals,
     number integer not null check (number > 0),
     who text not null,
     why text not null,
     expires_at timestamptz not null,
     created_at timestamptz not null,
-    primary key (digest, number)
+    primary key (proposal, number)
 );
 create trigger approvals_kept before update or delete or truncate on approvals
     for each statement execute function refuse_change();
@@ -94,3 +98,7 @@ create table interventions (
 );
 create trigger interventions_kept before update or delete or truncate on interventions
     for each statement execute function refuse_change();
+
+-- Steps of sequences wait here by the thousand: only those that are due are read.
+create index marketing_events_triggers on marketing_events (scheduled_at)
+    where status = 'PENDING' and type = 'CAMPAIGN_TRIGGER';
