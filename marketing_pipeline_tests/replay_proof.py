@@ -177,7 +177,7 @@ def replay(name: str, log: str, first: date, last: date, workers: int, **environ
         text=True,
         check=False,
     )
-    if done.returncode not in {0, 1}:
+    if done.returncode not in {0, 1} or not done.stdout:
         raise SystemExit(f"{name}: the replay ended with {done.returncode}")
     found = json.loads(done.stdout)
     wanted = ("effects", "days", "digest", "differences", "calls", "seconds")
