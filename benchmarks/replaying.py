@@ -3,8 +3,9 @@
     python -m benchmarks.replaying [--people 1000000] [--names 4096] [--json FILE]
 
 A campaign is planned by the planner's own code, and each of its effects is given the attempt that
-delivery would have written, with the digest of its request. A process of its own then replays the
-day: plan and ledger are compared, and every mail is rendered and compared. How many different mails
+delivery would have written, with the digest of its request. Replays of the day follow, by one
+process that is measured for its memory, and by two workers as the command has them: plan and ledger
+are compared, and every mail is rendered and compared. How many different mails
 there are matters, for a mail that was rendered for somebody else with the same name is not rendered
 again; `--names` says how many first names there are.
 """
@@ -14,7 +15,7 @@ import asyncio
 import json
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -27,12 +28,15 @@ from benchmarks.figures import Line
 from benchmarks.installation import Installation
 from marketing_pipeline import settings
 from marketing_pipeline.delivery import assembly, replay
+from marketing_pipeline.delivery import replaying as shared_replaying
 from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.verification import Verification
 from marketing_pipeline.domain import digest
 from marketing_pipeline.event_log import history
 
 PEOPLE = 1_000_000
 NAMES = 4096
+WORKERS = 2
 SECONDS, MIB = 300.0, 300.0  # for a million
 COPY = """
 copy attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256,
@@ -44,14 +48,19 @@ def measure(people: int, names: int) -> list[Line]:
     with crowd.crowd(people, names) as own:
         crowd.alone(own, "benchmarks.planning", "--alone")
         asyncio.run(_send(own, people))
-        found = crowd.alone(own, "benchmarks.replaying", "--alone")
-    if (found["effects"], found["rendered"], found["differences"]) != (people, people, []):
-        raise SystemExit(f"{found}: the figures are void")
+        alone = crowd.alone(own, "benchmarks.replaying", "--alone")
+        shared = crowd.alone(own, "benchmarks.replaying", "--alone", "--workers", str(WORKERS))
+    for found in (alone, shared):
+        if (found["effects"], found["rendered"], found["different"]) != (people, people, 0):
+            raise SystemExit(f"{found}: the figures are void")
+    if alone["digest"] != shared["digest"]:
+        raise SystemExit(f"{alone}, {shared}: the digest of a day must be one")
     wanted = SECONDS * people / PEOPLE
     name = f"replay: {people:,} effects verified"
     return [
-        figures.measured(name, "s", [found["seconds"]], at_most=wanted),
-        figures.measured("replay: peak memory", "MiB", [found["peak_mib"]], at_most=MIB),
+        figures.measured(f"{name} by one process", "s", [alone["seconds"]]),
+        figures.measured(f"{name} by {WORKERS} workers", "s", [shared["seconds"]], at_most=wanted),
+        figures.measured("replay: peak memory", "MiB", [alone["peak_mib"]], at_most=MIB),
     ]
 
 
@@ -85,27 +94,35 @@ def lines(quick: bool = False) -> list[Line]:
     return measure(PEOPLE // 10 if quick else PEOPLE, NAMES)
 
 
-async def verify() -> dict[str, object]:
-    """Replay today."""
-    url = settings.read(os.environ).database_url
+def verify(workers: int | None) -> dict[str, object]:
+    """Replay today, in this process where no workers are wanted."""
+    url, today = settings.read(os.environ).database_url, datetime.now(UTC).date()
     assert url is not None
-    async with await AsyncConnection.connect(url, autocommit=True) as conn:
-        began = time.monotonic()
-        found = await replay.verify(conn, datetime.now(UTC).date())
-        seconds = time.monotonic() - began
+    began = time.monotonic()
+    if workers is None:
+        day = asyncio.run(_verify(url, today))
+    else:
+        wanted = shared_replaying.asked(str(today), str(today), [], "verify")
+        (day,) = shared_replaying.run(url, wanted, workers, lambda _: None).days
     return {
-        "seconds": seconds,
+        "seconds": time.monotonic() - began,
         "peak_mib": crowd.peak_mib(),
-        "effects": found.effects,
-        "rendered": found.rendered,
-        "differences": found.differences[:3],
+        "effects": day.effects,
+        "rendered": day.rendered,
+        "different": len(day.shown) + day.more,
+        "digest": day.digest,
     }
+
+
+async def _verify(url: str, day: date) -> Verification:
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        return await replay.verify(conn, day)
 
 
 def main() -> None:
     arguments = _arguments()
     if arguments.alone:
-        print(json.dumps(asyncio.run(verify())))
+        print(json.dumps(verify(arguments.workers)))
         return
     lines = measure(arguments.people, arguments.names)
     figures.show_lines(lines)
@@ -117,6 +134,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=PEOPLE)
     parser.add_argument("--names", type=int, default=NAMES)
     parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
