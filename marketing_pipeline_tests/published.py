@@ -71,3 +71,15 @@ def form_violations(form: Mapping[str, list[str]], schema: Mapping[str, Any]) ->
     }
     validator = jsonschema.Draft202012Validator(schema)
     return [error.message for error in validator.iter_errors(document)]
+
+
+def notice_violations(document: Mapping[str, Any], file: str) -> list[str]:
+    """A webhook's document against the schema that the description has for its type."""
+    components = contract(file)["components"]
+    [schema] = [
+        one
+        for one in components["schemas"].values()
+        if one.get("properties", {}).get("type", {}).get("const") == document["type"]
+    ]
+    validator = jsonschema.Draft202012Validator({**schema, "components": components})
+    return [error.message for error in validator.iter_errors(document)]

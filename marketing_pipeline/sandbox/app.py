@@ -42,6 +42,7 @@ def create_app(
 
     async def closing(_: web.Application) -> AsyncIterator[None]:
         yield
+        await desk.hooks.close()
         record.close()
 
     app.cleanup_ctx.append(closing)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 
 from aiohttp import web
 
@@ -18,6 +19,8 @@ def routes(desk: Desk) -> list[web.RouteDef]:
     faults: [{"provider", "kind", "share" or "times", "operation"?, "seconds"?, "seed"?}], see
     faults.Kind; a new list replaces the old one. limits: {provider: {"limit", "seconds"}}.
     settings: {"mailgun_index_delay"?: s, "latency"?: {provider: s}, "keys"?: {provider: key}}.
+    webhooks: [{"provider", "url", "secret", "kinds", "times"?}], what is told from now on of each
+    mail that is taken, see notices.KINDS; read, how each notice so far was answered.
     record and calls: the rows after ?since=n. summary: see summary.summary.
     """
     return [
@@ -25,6 +28,8 @@ def routes(desk: Desk) -> list[web.RouteDef]:
         web.delete("/_sandbox/faults", _delete(lambda: _set_faults(desk, []))),
         web.put("/_sandbox/limits", _put(lambda wish: desk.set_limits(wishes.limits(wish)))),
         web.put("/_sandbox/settings", _put(lambda wish: _set_settings(desk, wish))),
+        web.put("/_sandbox/webhooks", _put(lambda wish: _set_hooks(desk, wish))),
+        web.get("/_sandbox/webhooks", _get(lambda _: [asdict(one) for one in desk.hooks.tellings])),
         web.get("/_sandbox/record", _get(lambda since: summary.acts(desk.record, since))),
         web.get("/_sandbox/calls", _get(lambda since: summary.calls(desk.record, since))),
         web.get("/_sandbox/summary", _get(lambda _: summary.summary(desk.record, PROVIDERS))),
@@ -38,6 +43,10 @@ def _set_faults(desk: Desk, wish: object) -> None:
 
 def _set_settings(desk: Desk, wish: object) -> None:
     desk.settings = wishes.settings(wish, desk.settings)
+
+
+def _set_hooks(desk: Desk, wish: object) -> None:
+    desk.hooks.wanted = wishes.hooks(wish)
 
 
 def _put(change: Callable[[object], None]) -> Handler:

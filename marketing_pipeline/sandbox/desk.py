@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from aiohttp import web
 
-from marketing_pipeline.sandbox import hubspot, mailgun, resend, webhook, wire
+from marketing_pipeline.sandbox import hubspot, mailgun, notices, resend, webhook, wire
 from marketing_pipeline.sandbox.exchange import (
     Answer,
     Call,
@@ -17,7 +17,9 @@ from marketing_pipeline.sandbox.exchange import (
     refusal,
 )
 from marketing_pipeline.sandbox.faults import BEFORE, UNANSWERED, Faults, Kind, Rule
+from marketing_pipeline.sandbox.hooks import Hooks
 from marketing_pipeline.sandbox.limits import Allowance, Limit, Window
+from marketing_pipeline.sandbox.notices import Mail
 from marketing_pipeline.sandbox.record import Record
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -40,7 +42,7 @@ class Verdict:
 
 
 class Desk:
-    """The state of one sandbox; the record is durable, limits, faults and settings are not.
+    """The state of one sandbox; the record is durable; limits, faults, settings and hooks are not.
 
     Nothing awaits between reading a call and committing it, so calls never interleave.
     """
@@ -51,6 +53,7 @@ class Desk:
         self.record = record
         self.faults = Faults()
         self.settings = Settings()
+        self.hooks = Hooks(clock)
         self._clock = clock
         self._in_flight: set[tuple[str, str, str]] = set()
         self._windows = {name: self._window(name, limit) for name, limit in limits.items()}
@@ -95,6 +98,7 @@ class Desk:
         order = self._order(name, call)
         late = window.enter(call.at)
         rule = None if late else self.faults.choose(call.number, name, call.operation)
+        acts_before = self.record.acts
         with self.record.transaction():
             answer = (
                 provider.throttled(call, late)
@@ -112,9 +116,20 @@ class Desk:
             )
             self.record.add_pressure(name, window.pressure(), over_limit=late is not None)
         self.record.calls = call.number
+        if self.record.acts > acts_before and self.hooks.want(name):
+            self.hooks.follow(name, self._mails(call, acts_before))
         if answer:
             answer = _with_limits(answer, provider, window.allowance(call.at), rule)
         return self._verdict(name, call, order, answer, rule)
+
+    def _mails(self, call: Call, acts_before: int) -> list[Mail]:
+        """What a call has just had done."""
+        query = "select n, ref, recipient from acts where n > :before order by n"
+        variables = notices.variables(call)
+        return [
+            Mail(number=n, at=call.at, ref=ref, recipient=recipient, variables=variables)
+            for n, ref, recipient in self.record.rows(query, {"before": acts_before})
+        ]
 
     def _order(self, name: str, call: Call) -> Order:
         if call.operation == NOWHERE:

@@ -70,6 +70,7 @@ class Record:
         self._connection = sqlite3.connect(path, check_same_thread=False)
         self._connection.executescript(SCHEMA)
         (self.calls,) = self._connection.execute("select ifnull(max(n), 0) from calls").fetchone()
+        (self.acts,) = self._connection.execute("select ifnull(max(n), 0) from acts").fetchone()
         self._peaks = dict(self._connection.execute("select provider, peak from pressure"))
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ class Record:
         repeat: bool = False,
     ) -> None:
         row = (at.timestamp(), provider, operation, key, recipient, ref, body_sha256, int(repeat))
-        self._connection.execute(_ACT, row)
+        self.acts = self._connection.execute(_ACT, row).lastrowid or self.acts
 
     def add_pressure(self, provider: str, seen: int, *, over_limit: bool) -> None:
         if over_limit or seen > self._peaks.get(provider, 0):
@@ -179,7 +180,7 @@ class Record:
             for table in TABLES:
                 self._connection.execute(f"delete from {table}")  # noqa: S608 - our own names
             self._connection.execute("delete from sqlite_sequence")
-        self.calls = 0
+        self.calls = self.acts = 0
         self._peaks.clear()
 
 

@@ -1,16 +1,21 @@
 """What the control API is asked for, checked field by field."""
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from marketing_pipeline.sandbox import notices
 from marketing_pipeline.sandbox.exchange import Provider, Settings
 from marketing_pipeline.sandbox.faults import Kind, Rule
+from marketing_pipeline.sandbox.hooks import Hook
 from marketing_pipeline.sandbox.limits import DEFAULTS, Limit
 
 _DAY = 86_400.0
 _HANGS = (Kind.HANG_BEFORE, Kind.HANG_AFTER)
 _RULE = ("provider", "operation", "kind", "share", "times", "seconds", "seed")
+_HOOK = ("provider", "url", "secret", "kinds", "times")
 _SETTINGS = ("mailgun_index_delay", "latency", "keys")
 
 
@@ -63,6 +68,13 @@ def settings(wish: object, present: Settings) -> Settings:
     return replace(present, latency={**present.latency, **latency}, keys=keys)
 
 
+def hooks(wish: object) -> tuple[Hook, ...]:
+    """Who is to be told what of which provider's mails."""
+    if not isinstance(wish, list):
+        raise BadWish("body", "is not a list", "send a JSON list of hooks")
+    return tuple(_hook(item, f"[{index}]") for index, item in enumerate(wish))
+
+
 def since(text: str) -> int:
     """The last row that a reader has seen."""
     if not text.isdecimal():
@@ -90,6 +102,35 @@ def _rule(wish: object, field: str, providers: Mapping[str, Provider]) -> Rule:
         seconds=_seconds(entry.get("seconds", usual), f"{field}.seconds"),
         seed=_whole(entry.get("seed", 0), f"{field}.seed", least=0),
     )
+
+
+def _hook(wish: object, field: str) -> Hook:
+    entry = _object(wish, field, _HOOK)
+    provider = _choice(entry.get("provider"), f"{field}.provider", notices.PROVIDERS)
+    url, kinds = entry.get("url"), entry.get("kinds")
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise BadWish(f"{field}.url", "is no address", "send http://host/webhooks/name")
+    if not isinstance(kinds, list) or not kinds:
+        choices = ", ".join(notices.KINDS)
+        raise BadWish(f"{field}.kinds", "is not a list of kinds", f"send some of {choices}")
+    return Hook(
+        provider=provider,
+        url=url,
+        secret=_secret(entry.get("secret"), f"{field}.secret", provider),
+        kinds=tuple(_choice(kind, f"{field}.kinds", notices.KINDS) for kind in kinds),
+        times=_whole(entry.get("times", 1), f"{field}.times", least=1),
+    )
+
+
+def _secret(wish: object, field: str, provider: str) -> str:
+    if not isinstance(wish, str) or not wish:
+        raise BadWish(field, "is no secret", "send the one that the receiver has")
+    try:
+        if provider == "resend":
+            base64.b64decode(wish.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        raise BadWish(field, "is not base64", "send whsec_ and base64, as Resend does") from None
+    return wish
 
 
 def _extent(entry: Mapping[str, object], field: str) -> tuple[float | None, int | None]:

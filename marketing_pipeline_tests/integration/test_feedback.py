@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from marketing_pipeline.event_log.feedback import Recorded, Told, Verdict
 from marketing_pipeline_tests import ingest_service, webhooks
 from marketing_pipeline_tests.database_proxy import proxied
 from marketing_pipeline_tests.ingest_service import Service, log_lines
-from marketing_pipeline_tests.pipeline import campaign, campaign_name, lead, record, run
+from marketing_pipeline_tests.pipeline import Sandbox, campaign, campaign_name, lead, record, run
 from marketing_pipeline_tests.undecided import ask, rows
 
 ENVIRONMENT = {"RESEND_SECRET": webhooks.SVIX_SECRET, "MAILGUN_HOOKS": webhooks.MAILGUN_KEY}
@@ -554,6 +555,45 @@ def test_a_story_tells_what_was_told_afterwards(
         with console.capture() as shown:
             explanation.show(console, document)
         assert f"{desk.resend} tells: clicked: https://example.com/a" in shown.get()
+
+
+def test_what_the_sandbox_tells_of_its_mails_comes_back_to_their_effects(
+    signed: settings.Settings, desk: Desk, database: str, sandbox: Sandbox
+) -> None:
+    """From the lead to the click, in the providers' own forms, each notice told twice."""
+    told = {
+        "resend": (desk.resend, webhooks.SVIX_SECRET, ["delivered", "opened", "clicked"]),
+        "mailgun": (desk.mailgun, webhooks.MAILGUN_KEY, ["delivered", "bounced"]),
+    }
+    hooks = [
+        {
+            "provider": provider,
+            "url": f"{desk.service.client.base_url}/webhooks/{name}",
+            "secret": secret,
+            "kinds": kinds,
+            "times": 2,
+        }
+        for provider, (name, secret, kinds) in told.items()
+    ]
+    httpx.put(f"{sandbox.url}/_sandbox/webhooks", json=hooks).raise_for_status()
+    record(database, [lead(n) for n in range(5)])
+    record(database, [campaign(campaign_name(signed.home), "c1")])
+    run(signed)
+    deadline = time.monotonic() + 30
+    while len(kept(database)) < 5 * 5 or len(suppressions(database)) < 5:
+        assert time.monotonic() < deadline, kept(database)
+        time.sleep(0.1)
+    counted = rows(
+        database,
+        "select e.kind, f.provider, f.kind, count(*), count(distinct f.effect_id)"
+        " from feedback f join effects e on e.id = f.effect_id group by 1, 2, 3 order by 2, 3",
+    )
+    assert counted == [
+        ("email", name, kind, 5, 5)
+        for name, _, kinds in sorted(told.values())
+        for kind in sorted(kinds)
+    ]
+    assert {reason for _, _, reason in suppressions(database)} == {f"{desk.mailgun}: bounced"}
 
 
 def test_secrets_of_webhooks_change_no_configuration_and_keep_nothing_from_being_sent(
