@@ -18,9 +18,9 @@ import orjson
 import psycopg
 from psycopg import AsyncConnection
 
-from marketing_pipeline.campaigns import configuration, rendering
-from marketing_pipeline.campaigns.configuration import Meaning
-from marketing_pipeline.delivery import assembly, planner
+from marketing_pipeline.campaigns import meaning, rendering
+from marketing_pipeline.campaigns.meaning import Meaning
+from marketing_pipeline.delivery import assembly, campaigns, planner
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.domain import digest, plan
 from marketing_pipeline.domain.event import Event, EventType, Origin
@@ -112,9 +112,9 @@ def _keep(url: str, version: int) -> str:
             now = datetime.now(UTC)
             for one in (welcome, news):
                 await planning.keep_template(conn, one, now)
-            meaning = _meaning(version)
-            await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
-            return meaning.rules.digest
+            file = _file(version)
+            await planning.keep_config(conn, file.rules.digest, file.body, now)
+            return file.rules.digest
 
     return asyncio.run(keep())
 
@@ -128,7 +128,7 @@ def _templates(version: int) -> tuple[Any, Any]:
     )
 
 
-def _meaning(version: int) -> Meaning:
+def _file(version: int) -> Meaning:
     """Two versions of a file: leads are told to the CRM by the first alone."""
     welcome, news = _templates(version)
     step = {"properties": {}, "template": None, "priority": "normal"}
@@ -161,7 +161,7 @@ def _meaning(version: int) -> Meaning:
             "CAMPAIGN_TRIGGER": [step | bulk],
         },
     }
-    return configuration.meaning(body)
+    return meaning.of(body)
 
 
 def _events(few: int, day: int) -> Iterator[tuple[Event, str | None]]:
@@ -203,20 +203,20 @@ def _fill(url: str, few: int, day: int) -> None:
 
 
 async def _fill_day(url: str, few: int, day: int) -> None:
-    meaning, contents = _meaning(int(day >= CHANGED)), Contents()
-    providers = assembly.for_rendering(meaning.body)
+    file, contents = _file(int(day >= CHANGED)), Contents()
+    providers = assembly.for_rendering(file.body)
     rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
     async with await AsyncConnection.connect(url) as conn:
         for event, address in _events(few, day):
-            effects = list(plan.effects(event, meaning.rules, 0, ()))
+            effects = list(plan.effects(event, file.rules, 0, ()))
             rows["marketing_events"].append(_event_row(event))
-            rows["plans"].append(_plan_row(event, meaning.rules.digest, effects))
+            rows["plans"].append(_plan_row(event, file.rules.digest, effects))
             for effect in effects:
                 inputs = _Sent(
                     kind=effect.kind,
                     template=effect.template,
                     variables=effect.variables,
-                    config_digest=meaning.rules.digest,
+                    config_digest=file.rules.digest,
                     address=address,
                 )
                 await contents.prepare(conn, [inputs])
@@ -277,17 +277,16 @@ def _attempt_rows(
 
 async def _campaigns(url: str, version: int, config_digest: str) -> None:
     """Two campaigns of a version of the file, planned by the planner, and what they sent."""
-    meaning, now, contents = _meaning(version), datetime.now(UTC), Contents()
-    providers = assembly.for_rendering(meaning.body)
+    file, now, contents = _file(version), datetime.now(UTC), Contents()
+    providers = assembly.for_rendering(file.body)
     async with await AsyncConnection.connect(url, autocommit=True) as conn:
         for number in range(CAMPAIGNS // 2):
             day = FIRST + timedelta(days=CHANGED * version + 7 * number)
             at = datetime.combine(day, time(12, tzinfo=UTC))
             event_id = digest.identity("campaign", version, number)
             await conn.execute(_CAMPAIGN, {"id": event_id, "key": str(event_id), "at": at})
-        while (await planner.plan_due(conn, meaning.rules, now)).events:
+        while await campaigns.write_unfinished(conn, now, asyncio.Event(), file.rules):
             pass
-        await planner.write_unfinished(conn, now, asyncio.Event())
         rows: list[tuple[Any, ...]] = []
         async with conn.transaction():
             for number in range(CAMPAIGNS // 2):

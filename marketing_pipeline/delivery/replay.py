@@ -11,11 +11,11 @@ from psycopg import AsyncConnection
 from marketing_pipeline import telemetry
 from marketing_pipeline.campaigns.meaning import Meaning
 from marketing_pipeline.campaigns.rendering import TemplateError
-from marketing_pipeline.delivery import assembly, crowds, planner, units, verification
+from marketing_pipeline.delivery import assembly, crowds, planner, replanning, units, verification
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.units import EVERY, Books, Renderings, Slice, Unit
 from marketing_pipeline.delivery.verification import Difference, Findings, Verification, What
-from marketing_pipeline.domain import digest, plan
+from marketing_pipeline.domain import digest
 from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Unplannable
@@ -89,6 +89,8 @@ class _Work:
         async for promised in history.plans_of_day(
             self.by.conn, unit.day, unit.types, unit.since, unit.before
         ):
+            if units.has_books(promised.event):
+                continue
             batch.append(promised)
             if len(batch) == BATCH:
                 await self._batch(batch)
@@ -97,14 +99,15 @@ class _Work:
 
     async def _batch(self, batch: Sequence[Plan]) -> None:
         found = await history.effects_of_plans(self.by.conn, batch)
+        rules = {
+            one.config_digest: (await self.by.meaning(one.config_digest)).rules for one in batch
+        }
+        known = await replanning.known(self.by.conn, batch, rules)
         self.events += len(batch)
         for promised in batch:
             held = found.get((promised.event.id, promised.epoch), [])
-            meaning = await self.by.meaning(promised.config_digest)
             try:
-                version = promised.plan_version
-                made = plan.effects(promised.event, meaning.rules, promised.epoch, (), version)
-                effects = list(made)
+                effects = replanning.effects(promised, rules, known)
             except Unplannable as error:
                 self._no_longer(promised, error)
             else:
@@ -175,8 +178,9 @@ class _Work:
         recorded = effect.sent_sha256
         if recorded is None:
             return
-        if effect.erased:
+        if effect.erased:  # taken as it was recorded: forgetting somebody changes no digest
             self.erased += 1
+            self.seals += verification.seal_of_rendering(effect.id, recorded)
             return
         provider = self.by.providers[effect.config_digest].get(effect.provider)
         if provider is None:

@@ -11,7 +11,8 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from marketing_pipeline.domain.event import EventType
+from marketing_pipeline.domain import rules
+from marketing_pipeline.domain.event import Event, EventType
 from marketing_pipeline.event_log import history
 from marketing_pipeline.event_log.history import PastCampaign
 
@@ -22,7 +23,7 @@ EVERY = tuple(EventType)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """Events of a day, each of few effects, by a span of their numbers."""
+    """Events of a day by a span of their numbers, those of few effects among them."""
 
     day: date
     types: tuple[EventType, ...]
@@ -60,12 +61,16 @@ async def of_day(conn: AsyncConnection, day: date, types: Sequence[EventType]) -
         for one in await history.campaigns_of_day(conn, day):
             found.append(Books(day=day, event_id=one.event_id, epoch=one.epoch))
             found += _renderings(day, one)
-    few = tuple(type for type in types if type is not EventType.CAMPAIGN_TRIGGER)
     found += [
-        Slice(day=day, types=few, since=since, before=before)
-        for since, before in await history.slices(conn, day, few, SLICE)
+        Slice(day=day, types=tuple(types), since=since, before=before)
+        for since, before in await history.slices(conn, day, types, SLICE)
     ]
     return found
+
+
+def has_books(event: Event) -> bool:
+    """Is it a campaign to more than one person, which is a unit of its own?"""
+    return event.type is EventType.CAMPAIGN_TRIGGER and rules.person_of(event) is None
 
 
 def _renderings(day: date, campaign: PastCampaign) -> list[Renderings]:

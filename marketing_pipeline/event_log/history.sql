@@ -13,10 +13,12 @@ select seq from (
 where place %% %(size)s = 0 order by seq
 
 -- campaigns --
--- The plans of a day's campaigns: which, and how many effects each promises.
+-- The plans of a day's campaigns to more than one person: which, and how many effects each promises.
 select p.event_id, p.epoch, p.count
 from marketing_events m join plans p on p.event_id = m.id
-where m.day = %(day)s and m.type = 'CAMPAIGN_TRIGGER' order by p.count desc, m.seq, p.epoch
+where m.day = %(day)s and m.type = 'CAMPAIGN_TRIGGER'
+  and jsonb_typeof(m.payload -> 'recipient') is distinct from 'string'
+order by p.count desc, m.seq, p.epoch
 
 -- plans of day --
 -- Plans of a day with their events, in the log's order; a slice of it, where a span of numbers is given.
