@@ -31,6 +31,7 @@ FIRST = date(2026, 3, 1)
 DAYS = 31
 CHANGED = 15  # the day, counted from 0, from which the second version of the file holds
 CAMPAIGNS = 4
+STEPS = 40  # of a sequence, each for one person
 NAMES, COMPANIES = 400, 3
 EVERY_ID = UUID(int=0), UUID(int=2**128 - 1)
 
@@ -61,7 +62,7 @@ from generate_series(0, %s) n"""
 _CAMPAIGN = """
 insert into marketing_events (id, idempotency_key, type, payload, source, fingerprint, scheduled_at,
                               created_at, updated_at)
-values (%(id)s, %(key)s, 'CAMPAIGN_TRIGGER', '{"campaign": "news"}', 'proof', repeat('a', 64),
+values (%(id)s, %(id)s, 'CAMPAIGN_TRIGGER', %(payload)s, 'proof', repeat('a', 64),
         %(at)s, %(at)s, %(at)s)"""
 _SENT = """
 update effects set state = 'SENT', attempts = 1, calls = 1, first_attempt_at = due_at,
@@ -87,7 +88,7 @@ class _Sent:
 def build(url: str, events: int, told: Callable[[], None] = lambda: None) -> None:
     """Fill an empty log with so many events; `told` hears of each of its `DAYS`."""
     versions = [_keep(url, version) for version in (0, 1)]
-    few = events - CAMPAIGNS
+    few = events - CAMPAIGNS - STEPS
     with psycopg.connect(url) as conn:
         conn.execute(_PEOPLE, (few - 1,))
         conn.execute("select setval('fact_seq', %s)", (events,))
@@ -129,7 +130,7 @@ def _templates(version: int) -> tuple[Any, Any]:
 
 
 def _file(version: int) -> Meaning:
-    """Two versions of a file: leads are told to the CRM by the first alone."""
+    """Two versions of a file: the first alone tells the CRM of leads, the second has a sequence."""
     welcome, news = _templates(version)
     step = {"properties": {}, "template": None, "priority": "normal"}
     contact = {"step": "contact", "provider": "crm", "kind": "contact"}
@@ -137,6 +138,13 @@ def _file(version: int) -> Meaning:
     bulk = {"step": "mail", "provider": "bulk", "kind": "email", "priority": "bulk"}
     names = {"firstname": "first_name", "company": "company"}
     chosen = {"where": {"segment": "a"}} if version == 0 else {"newest": 500}
+    series = {
+        "on": "LEAD_CAPTURE",
+        "audience": None,
+        "stop_when": None,
+        "steps": [{"step": "later", "after": 86400.0, "template": "news"}],
+        "priority": "normal",
+    }
     body = {
         "sender": {"email": "us@example.com", "name": "Us"},
         "providers": {
@@ -150,6 +158,7 @@ def _file(version: int) -> Meaning:
         },
         "audiences": {"chosen": {"sources": [], "where": {}, "newest": None} | chosen},
         "campaigns": {"news": {"audience": "chosen", "template": "news"}},
+        "sequences": {"series": series} if version else {},
         "templates": {
             one.name: {"hash": one.hash, "reads": list(rendering.reads(one))}
             for one in (welcome, news)
@@ -276,27 +285,43 @@ def _attempt_rows(
 
 
 async def _campaigns(url: str, version: int, config_digest: str) -> None:
-    """Two campaigns of a version of the file, planned by the planner, and what they sent."""
+    """Campaigns and steps of a version of the file, planned by the planner, and what they sent."""
     file, now, contents = _file(version), datetime.now(UTC), Contents()
     providers = assembly.for_rendering(file.body)
     async with await AsyncConnection.connect(url, autocommit=True) as conn:
-        for number in range(CAMPAIGNS // 2):
-            day = FIRST + timedelta(days=CHANGED * version + 7 * number)
-            at = datetime.combine(day, time(12, tzinfo=UTC))
-            event_id = digest.identity("campaign", version, number)
-            await conn.execute(_CAMPAIGN, {"id": event_id, "key": str(event_id), "at": at})
+        triggers = {one["id"]: one for one in _triggers(version)}
+        for one in triggers.values():
+            await conn.execute(_CAMPAIGN, one)
         while await campaigns.write_unfinished(conn, now, asyncio.Event(), file.rules):
+            pass
+        while (await planner.plan_due(conn, file.rules, now)).events:
             pass
         rows: list[tuple[Any, ...]] = []
         async with conn.transaction():
-            for number in range(CAMPAIGNS // 2):
-                event_id = digest.identity("campaign", version, number)
+            for event_id in triggers:
                 async for page in history.effects_of_campaign(conn, event_id, 0, *EVERY_ID):
                     await contents.prepare(conn, page)
-                    for one in page:
-                        assert one.config_digest == config_digest
-                        request = providers[one.provider].request(one.id, contents.of(one))
+                    for effect in page:
+                        assert effect.config_digest == config_digest
+                        content = contents.of(effect)
+                        request = providers[effect.provider].request(effect.id, content)
                         sha256 = digest.sha256(request.read())
-                        rows += _attempt_rows(one.id, one.provider, now, sha256)[-1:]
+                        rows += _attempt_rows(effect.id, effect.provider, now, sha256)[-1:]
             await _copy(conn, {"attempts": rows})
         await conn.execute(_SENT.encode())
+
+
+def _triggers(version: int) -> Iterator[Mapping[str, Any]]:
+    """Two campaigns of a version of the file; of the second, a sequence's steps, too."""
+
+    def trigger(day: int, name: str, payload: Mapping[str, str]) -> Mapping[str, Any]:
+        at = datetime.combine(FIRST + timedelta(days=day), time(12, tzinfo=UTC))
+        made = digest.identity("trigger", version, name)
+        return {"id": made, "payload": orjson.dumps(payload).decode(), "at": at}
+
+    for number in range(CAMPAIGNS // 2):
+        yield trigger(CHANGED * version + 7 * number, f"news {number}", {"campaign": "news"})
+    for number in range(STEPS if version else 0):
+        step = {"campaign": "series", "sequence": "series", "step": "later", "origin": str(number)}
+        person = {"recipient": str(_person(8 * number))}  # a lead's: the events' are ten apart
+        yield trigger(CHANGED + number % 3, f"step {number}", step | person)

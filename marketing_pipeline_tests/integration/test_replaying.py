@@ -31,7 +31,7 @@ from marketing_pipeline.event_log.history import NO_SEQ
 from marketing_pipeline_tests import replay_log, replay_proof
 from marketing_pipeline_tests.replay_log import FIRST
 
-EVENTS = 31 * 20 + replay_log.CAMPAIGNS  # twenty a day
+EVENTS = 31 * 20 + replay_log.CAMPAIGNS + replay_log.STEPS  # twenty a day, and these
 CAMPAIGN_DAY = FIRST + timedelta(days=7)
 Ran = subprocess.CompletedProcess[str]
 Cli = Callable[..., Ran]
@@ -178,6 +178,21 @@ def test_units_cut_anywhere_come_to_what_the_day_is(log: str) -> None:
     assert len(parts) == 4 + 2 + 1
     assert asyncio.run(replayed(parts)) == asyncio.run(replayed(asyncio.run(whole())))
     assert asyncio.run(replayed(parts[1:])) != asyncio.run(replayed(parts)), "the known-bad case"
+
+
+def test_steps_of_a_sequence_are_replayed_beside_other_events(log: str) -> None:
+    day, types = FIRST + timedelta(days=replay_log.CHANGED), (EventType.CAMPAIGN_TRIGGER,)
+    steps = -(-replay_log.STEPS // 3)
+    found = verified(log, day, types)
+    assert (found.events, found.differences) == (1 + steps, ())
+    assert found.effects > steps
+
+    async def alone() -> list[Unit]:
+        async with await AsyncConnection.connect(log, autocommit=True) as conn:
+            return await units.of_day(conn, day, types)
+
+    kinds = [type(unit).__name__ for unit in asyncio.run(alone())]
+    assert kinds == ["Books", "Renderings", "Slice"], "a step is no unit of its own"
 
 
 def test_a_replay_cannot_write(log: str) -> None:
