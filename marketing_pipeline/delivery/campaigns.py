@@ -15,6 +15,7 @@ from marketing_pipeline.domain import rules
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import approvals, planning
+from marketing_pipeline.event_log.approvals import Approval
 from marketing_pipeline.event_log.planning import Cut, Plan
 
 PATIENCE = timedelta(seconds=1)  # how long a cut may wait for a writer, and others for the cut
@@ -91,11 +92,11 @@ async def _verdict(
     try:
         sending = Sending(event=event, rules=by, epoch=EPOCH, cut=cut)
         approved = None
-        if rules.campaign_of(event, by).approve:
-            found = await approvals.standing(conn, event.id, EPOCH, by.digest, now)
-            if isinstance(found, str):
-                return _Verdict(held=found)
+        found = await approvals.standing(conn, event.id, EPOCH, by.digest, now)
+        if isinstance(found, Approval):  # also where nobody has to: what was read is what is sent
             approved, sending = found.proposal.digest, crowds.approved(event, by, found)
+        elif rules.campaign_of(event, by).approve:
+            return _Verdict(held=found)
         promised = await crowds.count(conn, sending, stopping)
     except Unplannable as error:
         return _Verdict(failed=str(error))

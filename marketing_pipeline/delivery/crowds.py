@@ -43,10 +43,12 @@ class Sending:
     cut: Cut
     version: int = plan.VERSION
     starts_at: datetime | None = None  # None: when the event is due
+    only: str | None = None  # one of its steps
 
     def steps(self) -> list[Stencil]:
         """Raises Unplannable where the event names what the rules do not have."""
-        return stencil.stencils(self.event, self.rules, self.epoch, self.version, self.starts_at)
+        steps = stencil.stencils(self.event, self.rules, self.epoch, self.version, self.starts_at)
+        return [step for step in steps if self.only in {None, step.route.step}]
 
 
 @dataclass(slots=True)

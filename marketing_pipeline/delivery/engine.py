@@ -255,7 +255,7 @@ async def _begin(
             async with pool.connection() as conn:
                 mark = await high_water.open_mark(conn, assembly.marks, redis)
                 now = datetime.now(UTC)
-                await planner.keep(conn, assembly.configuration, now)
+                await planner.use(conn, assembly.configuration, now)
                 await _report_unset(conn, assembly, now)
                 return mark
         except high_water.ReadOnly as error:

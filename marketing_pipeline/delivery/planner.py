@@ -54,6 +54,12 @@ async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> Non
     await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
 
 
+async def use(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
+    """Keep it, and plan by it from now on."""
+    await keep(conn, used, now)
+    await planning.use_config(conn, used.meaning.rules.digest, now)
+
+
 async def plan_due(conn: AsyncConnection, by: Rules, now: datetime) -> Planned:
     """Plan up to a batch of due events; `conn` is in autocommit mode.
 

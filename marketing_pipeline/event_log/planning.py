@@ -244,7 +244,11 @@ async def keep_config(
 ) -> None:
     values = {"digest": digest, "body": Jsonb(body), "now": now}
     await conn.execute(_SQL["keep config"], values)
-    await conn.execute(_SQL["use config"], values)
+
+
+async def use_config(conn: AsyncConnection, digest: str, now: datetime) -> None:
+    """Remember that plans are made by this version from now on; time travel reads it."""
+    await conn.execute(_SQL["use config"], {"digest": digest, "now": now})
 
 
 async def keep_template(conn: AsyncConnection, template: Template, now: datetime) -> None:
