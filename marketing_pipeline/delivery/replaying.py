@@ -157,13 +157,13 @@ async def _share_out(
     url: str, wanted: Asked, workers: int, told: Callable[[Progress], None]
 ) -> Replayed:
     began, loop = time.monotonic(), asyncio.get_running_loop()
+    waiting: set[asyncio.Future[tuple[Unit, Findings, int]]] = set()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (url,))
     try:
         async with await AsyncConnection.connect(url, autocommit=True) as conn:
             await conn.set_read_only(True)
             days = await history.days(conn, wanted.first, wanted.last, wanted.types)
             work = _Ledger(days, told)
-            waiting: set[asyncio.Future[tuple[Unit, Findings, int]]] = set()
             async for unit in _units(conn, days, wanted.types, work):
                 if len(waiting) >= AHEAD * workers:
                     done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -173,6 +173,8 @@ async def _share_out(
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 work.take(done)
     finally:
+        for one in waiting:
+            one.cancel()
         pool.shutdown(cancel_futures=True)
     return Replayed(
         days=tuple(verification.of_day(one.day, work.found[one.day]) for one in days),

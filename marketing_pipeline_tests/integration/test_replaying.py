@@ -5,12 +5,16 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import date, timedelta
 from functools import reduce
 from operator import add
+from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -33,6 +37,7 @@ from marketing_pipeline_tests.replay_log import FIRST
 
 EVENTS = 31 * 20 + replay_log.CAMPAIGNS + replay_log.STEPS  # twenty a day, and these
 CAMPAIGN_DAY = FIRST + timedelta(days=7)
+COMMAND = (sys.executable, "-m", "marketing_pipeline", "replay")
 Ran = subprocess.CompletedProcess[str]
 Cli = Callable[..., Ran]
 
@@ -46,18 +51,20 @@ def log(servers: embedded.Servers) -> Iterator[str]:
 
 
 @pytest.fixture
-def cli(log: str, servers: embedded.Servers) -> Cli:
-    env = {
+def env(log: str, servers: embedded.Servers) -> dict[str, str]:
+    return {
         "PATH": os.environ["PATH"],
         "MARKETING_DATABASE_URL": log,
         "MARKETING_REDIS_URL": servers.redis_url,
         "DAGSTER_POSTGRES_URL": servers.dagster_url,
     }
 
-    def run(*words: str, **other: str) -> Ran:
-        command = [sys.executable, "-m", "marketing_pipeline", "replay", *words]
+
+@pytest.fixture
+def cli(env: dict[str, str]) -> Cli:
+    def run(*words: str) -> Ran:
         return subprocess.run(
-            command, env=env | other, capture_output=True, text=True, timeout=60, check=False
+            [*COMMAND, *words], env=env, capture_output=True, text=True, timeout=60, check=False
         )
 
     return run
@@ -230,6 +237,55 @@ def test_a_killed_worker_is_told_and_a_second_replay_is_right(log: str) -> None:
     assert [one.digest for one in found.days] == [
         verified(log, FIRST + timedelta(days=number)).digest for number in range(6)
     ]
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_replay_that_was_interrupted(
+    log: str, env: dict[str, str], told: signal.Signals
+) -> None:
+    span = ("--from", str(FIRST), "--to", str(FIRST + timedelta(days=30)), "--workers", "2")
+    with psycopg.connect(log) as conn:
+        conn.execute("lock table attempts")  # which its workers want to read
+        with subprocess.Popen(
+            [*COMMAND, *span], env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            until(lambda: waiting(conn) == 2)
+            assert len(living(process.pid)) >= 3, "itself and its workers"
+            if told is signal.SIGKILL:
+                process.kill()
+            else:
+                os.killpg(process.pid, told)  # as a terminal does
+                conn.rollback()
+            until(lambda: not living(process.pid))
+            _, said = process.communicate()
+    assert "Traceback" not in said
+    assert process.returncode == (130 if told is signal.SIGINT else -told)
+
+
+def waiting(conn: psycopg.Connection) -> int:
+    query = """select count(*) from pg_stat_activity
+               where datname = current_database() and wait_event_type = 'Lock'"""
+    (found,) = conn.execute(query).fetchone() or (0,)
+    conn.execute("select pg_stat_clear_snapshot()")
+    return int(found)
+
+
+def living(session: int) -> set[int]:
+    """Processes of a session that are more than a line in a table."""
+    found = set[int]()
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # gone meanwhile
+            state, _, _, of = place.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.add(int(place.parent.name))
+    return found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.05)
 
 
 @pytest.fixture
