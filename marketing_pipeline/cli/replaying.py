@@ -7,10 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from marketing_pipeline.delivery import replaying
 from marketing_pipeline.delivery.replaying import Replayed
-from marketing_pipeline.delivery.verification import Difference
+from marketing_pipeline.delivery.verification import Difference, Verification
 
 
 def replay(
@@ -71,8 +72,8 @@ def show(console: Console, found: Replayed) -> None:
     console.print(table)
     rate = _sums(found)["effects"] / found.seconds
     console.print(f"{found.seconds:.1f} s with {found.workers} workers: {rate:,.0f} effects/s")
-    if found.different:
-        console.print(_differences(found))
+    for day in found.days:
+        _show_differences(console, day)
 
 
 def _sums(found: Replayed) -> dict[str, int]:
@@ -82,15 +83,18 @@ def _sums(found: Replayed) -> dict[str, int]:
     }
 
 
-def _differences(found: Replayed) -> Table:
-    table = Table("day", "event or effect", "what", "expected", "in the ledger")
-    for day in found.days:
-        for one in day.shown:
-            subject = f"effect {one.effect_id}" if one.effect_id else f"event {one.event_id}"
-            table.add_row(str(one.day), subject, one.what, one.expected, one.recorded)
-        if day.more:
-            table.add_row(str(day.day), f"and {day.more:,} more")
-    return table
+def _show_differences(console: Console, day: Verification) -> None:
+    """Lines and no table, so that no id is broken and each can be copied."""
+    for one in day.shown:
+        subject = f"effect {one.effect_id}" if one.effect_id else f"event {one.event_id}"
+        for line in (
+            f"{day.day} {subject}: {one.what}",
+            f"    expected  {one.expected}",
+            f"    recorded  {one.recorded}",
+        ):
+            console.print(Text(line), soft_wrap=True)
+    if day.more:
+        console.print(f"{day.day} and {day.more:,} more")
 
 
 @contextmanager

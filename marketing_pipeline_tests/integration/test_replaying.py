@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from functools import reduce
 from operator import add
@@ -80,6 +80,38 @@ def asked(url: str, question: Callable[[AsyncConnection], Awaitable[Verification
 
 def verified(url: str, day: date, types: tuple[EventType, ...] = EVERY) -> Verification:
     return asked(url, lambda conn: replay.verify(conn, day, types))
+
+
+@contextmanager
+def tampered(log: str) -> Iterator[tuple[date, str]]:
+    """One rendering was recorded otherwise, on a day and of an effect."""
+    day, other = FIRST + timedelta(days=4), "0" * 64
+    change = "update attempts set request_sha256 = %s where effect_id = %s"
+    with psycopg.connect(log, autocommit=True) as conn:
+        found = conn.execute(
+            """select e.id::text, request_sha256
+               from effects e join attempts a on a.effect_id = e.id
+               join recipients r on r.id = e.recipient_id
+               where e.day = %s and e.calls = 1 and r.erased_at is null order by e.id limit 1""",
+            (day,),
+        )
+        effect, before = found.fetchone() or ("", "")
+        conn.execute(change, (other, effect))
+        yield day, effect
+        conn.execute(change, (before, effect))
+
+
+def test_a_difference_is_told_to_programs_and_people_and_fails(cli: Cli, log: str) -> None:
+    with tampered(log) as (day, effect):
+        span = ("--from", str(day), "--to", str(day), "--workers", "1")
+        as_json, as_text = cli(*span, "--json"), cli(*span)
+    assert (as_json.returncode, as_text.returncode) == (1, 1)
+    (told,) = json.loads(as_json.stdout)["differences"]
+    assert (told["what"], told["effect_id"], told["recorded"]) == ("rendering", effect, "0" * 64)
+    assert told["expected"] != told["recorded"]
+    assert f"{day} effect {effect}: its bytes come out differently\n" in as_text.stdout
+    assert f"    recorded  {'0' * 64}\n" in as_text.stdout
+    assert cli(*span, "--json").returncode == 0
 
 
 def test_the_command_tells_programs_what_was_found(cli: Cli, log: str) -> None:
@@ -301,6 +333,13 @@ def installed(
     yield
     resources._settings.cache_clear()
     resources._servers.cache_clear()
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_the_asset_fails_and_names_what_differs(log: str) -> None:
+    with tampered(log) as (day, effect), pytest.raises(Failure, match=f"effect {effect}: its by"):
+        materialized({}, day, day)
 
 
 def materialized(config: dict[str, object], first: date, last: date) -> dict[str, object]:
