@@ -107,7 +107,9 @@ def _shown() -> Iterator[Callable[[replaying.Progress], None]]:
         TextColumn("effects"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    idle = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=idle) as progress:
         task = progress.add_task("", total=None, day=0, days="?")
 
         def told(now: replaying.Progress) -> None:
