@@ -30,7 +30,7 @@ def decision(
     return Resolution(
         action=Action.SENT if sent else Action.RESEND,
         why=why,
-        who=who if who is not None else _login(),
+        who=who if who is not None else login(),
         reference=reference,
     )
 
@@ -130,7 +130,8 @@ def _look_up(one: Undecided) -> str:
             return f"{one.effect_id} in the provider's own record (adapter {adapter})"
 
 
-def _login() -> str:
+def login() -> str:
+    """Who runs this command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run as a number that has no name

@@ -108,9 +108,9 @@ async def proposal(
     return _proposal(rows[0])
 
 
-async def latest(conn: AsyncConnection, event_id: UUID, epoch: int) -> Proposal | None:
-    """The plan that was last shown for an event."""
-    rows = await _rows(conn, "latest proposal", {"event_id": event_id, "epoch": epoch})
+async def ready(conn: AsyncConnection, campaign: str, now: datetime) -> Proposal | None:
+    """The plan that was agreed to for a trigger that nobody has given yet."""
+    rows = await _rows(conn, "ready", {"campaign": campaign, "now": now})
     return _proposal(rows[0]) if rows else None
 
 

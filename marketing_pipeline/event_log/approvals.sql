@@ -11,11 +11,6 @@ select * from proposals
 where digest like %(digest)s and kind = %(kind)s and (%(campaign)s::text is null or campaign = %(campaign)s)
 order by created_at desc, id desc limit 20
 
--- latest proposal --
--- The plan that was last shown for an event.
-select * from proposals where event_id = %(event_id)s and epoch = %(epoch)s
-order by created_at desc, id desc limit 1
-
 -- lock event --
 -- Whoever plans the event waits for the approval, or this waits for the plan.
 select from marketing_events where id = %(event_id)s for update
@@ -50,3 +45,10 @@ order by a.created_at desc limit 1
 -- A due campaign waits for somebody to approve its plan.
 insert into holds (event_id, state, reason, since) values (%(event_id)s, 'unapproved', %(reason)s, %(now)s)
 on conflict (event_id) do nothing
+
+-- ready --
+-- What was agreed to for a trigger that nobody has given yet, the newest first.
+select p.* from approvals a join proposals p on p.id = a.proposal
+where p.campaign = %(campaign)s and p.kind = 'campaign' and a.expires_at > %(now)s
+  and not exists (select from marketing_events m where m.id = p.event_id)
+order by a.created_at desc limit 1

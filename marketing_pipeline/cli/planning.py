@@ -1,0 +1,135 @@
+"""Makes a campaign's plan that a person can read, and takes the person's word for it."""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from marketing_pipeline.campaigns import checking, values
+from marketing_pipeline.campaigns.configuration import Configuration
+from marketing_pipeline.cli import asking
+from marketing_pipeline.delivery import proposals
+from marketing_pipeline.delivery.assembly import assemble
+from marketing_pipeline.delivery.crowds import Page
+from marketing_pipeline.delivery.proposals import Shown
+from marketing_pipeline.delivery.surveys import Watch, mail_of
+from marketing_pipeline.event_log import approvals
+from marketing_pipeline.event_log.approvals import Approval, ProposalKind
+
+
+def plan(name: str, at: str | None, as_of: str | None, people: Path | None) -> Shown:
+    """Plan a campaign as it would be sent now, or as it would have been; nothing is sent.
+
+    Raises:
+        CannotPlan, Unplannable, NoPast: each says why and what to do.
+        ConfigError: the operator's file cannot be used.
+    """
+    if at is not None and as_of is not None:
+        _refuse("--at is an occurrence to come and --as-of one of the past; give one of them")
+    used = assemble(asking.used()).configuration
+    occurrence, past = _instant("--at", at), _instant("--as-of", as_of)
+    if past is None:
+        known(used, name)
+
+    async def made(conn: psycopg.AsyncConnection) -> Shown:
+        with _written(people) as write, _progress(write) as watch:
+            if past is not None:
+                return await proposals.as_of(conn, used, name, past, watch=watch)
+            now = datetime.now(UTC)
+            return await proposals.propose(conn, used, name, at=occurrence, now=now, watch=watch)
+
+    return asking.ask(made)
+
+
+def approve(name: str, digest: str, who: str, why: str, life: str | None) -> Approval:
+    """Agree to a plan that was shown; its campaign is then sent as just that plan.
+
+    Raises:
+        CannotApprove: no such plan was shown, or it is too late for it.
+    """
+    used = assemble(asking.used()).configuration
+    known(used, name)
+    lasts = used.file.campaigns[name].approval_life if life is None else _span("--life", life)
+
+    async def agreed(conn: psycopg.AsyncConnection) -> Approval:
+        of = await approvals.proposal(conn, digest, ProposalKind.CAMPAIGN, name)
+        return await approvals.approve(conn, of, who=who, why=why, life=lasts)
+
+    return asking.ask(agreed)
+
+
+def known(used: Configuration, name: str) -> None:
+    """Leave, with what may have been meant, where the file has no such campaign."""
+    if name not in used.file.campaigns:
+        meant = checking.suggestion(name, used.file.campaigns)
+        _refuse(f"CAMPAIGN: {name!r} is not in {used.document.path.name}; {meant}")
+
+
+def _instant(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    remedy = "write 2026-03-01T09:00+01:00, or Z at its end for UTC"
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        _refuse(f"{option}: {text!r} is no instant; {remedy}")
+    if found.tzinfo is None:
+        _refuse(f"{option}: {text!r} has no offset from UTC; {remedy}")
+    return found
+
+
+def _span(option: str, text: str) -> timedelta:
+    try:
+        found = values.span(text)
+    except ValueError as error:
+        _refuse(f"{option}: {error}")
+    if not found:
+        _refuse(f"{option} is no time at all; write a duration such as 24h")
+    return found
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[Watch | None]:
+    """Writes each person down, mailed or not: by their id, never by address."""
+    if path is None:
+        yield None
+        return
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["person", "step", "variant", "template", "left_out", "detail"])
+
+        def write(page: Page) -> None:
+            for one in page.members:
+                mail = mail_of(page.step, one.recipient_id)
+                rows.writerow([one.recipient_id, mail.step, mail.variant, mail.template, "", ""])
+            step = page.step.route.step
+            rows.writerows([one.person, step, "", "", one.why, one.detail] for one in page.left_out)
+
+        yield write
+
+
+@contextmanager
+def _progress(write: Watch | None) -> Iterator[Callable[[Page], None]]:
+    """Counts people on stderr while they are gone through."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} people"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("planning", total=None)
+
+        def watch(page: Page) -> None:
+            progress.advance(task, len(page.members) + len(page.left_out))
+            if write is not None:
+                write(page)
+
+        yield watch
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"marketing-pipeline: {message}", err=True)
+    raise typer.Exit(2)
