@@ -71,7 +71,9 @@ def show(console: Console, found: Replayed) -> None:
         table.caption = f"{found.calls} calls were tried and refused: this must never be"
     console.print(table)
     rate = _sums(found)["effects"] / found.seconds
-    console.print(f"{found.seconds:.1f} s with {found.workers} workers: {rate:,.0f} effects/s")
+    console.print(f"digest {found.digest}", highlight=False)
+    said = f"{found.seconds:.1f} s with {found.workers} workers: {rate:,.0f} effects/s"
+    console.print(said, highlight=False)
     for day in found.days:
         _show_differences(console, day)
 

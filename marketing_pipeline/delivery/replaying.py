@@ -2,23 +2,18 @@
 
 import asyncio
 import difflib
-import os
-import signal
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 
 from psycopg import AsyncConnection
 
-from marketing_pipeline.delivery import replay, units, verification
-from marketing_pipeline.delivery.replay import Replayer
-from marketing_pipeline.delivery.seclusion import Seclusion
+from marketing_pipeline.delivery import replay_worker, units, verification
 from marketing_pipeline.delivery.units import Unit
 from marketing_pipeline.delivery.verification import Findings, Verification
 from marketing_pipeline.domain import digest
@@ -158,7 +153,7 @@ async def _share_out(
 ) -> Replayed:
     began, loop = time.monotonic(), asyncio.get_running_loop()
     waiting: set[asyncio.Future[tuple[Unit, Findings, int]]] = set()
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (url,))
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), replay_worker.begin, (url,))
     try:
         async with await AsyncConnection.connect(url, autocommit=True) as conn:
             await conn.set_read_only(True)
@@ -168,7 +163,7 @@ async def _share_out(
                 if len(waiting) >= AHEAD * workers:
                     done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                     work.take(done)
-                waiting.add(loop.run_in_executor(pool, _replay, unit))
+                waiting.add(loop.run_in_executor(pool, replay_worker.replay, unit))
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 work.take(done)
@@ -217,45 +212,3 @@ class _Ledger:
                 of_days=len(self.found),
             )
         )
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One process of a pool: a connection, and what it has read so far, kept from unit to unit."""
-
-    url: str
-    secluded: Seclusion
-    runner: asyncio.Runner = field(default_factory=asyncio.Runner)
-    replayer: Replayer | None = None
-
-    async def replay(self, unit: Unit) -> Findings:
-        if self.replayer is None:
-            self.replayer = Replayer(await AsyncConnection.connect(self.url, autocommit=True))
-        async with self.replayer.conn.transaction():
-            await self.replayer.conn.execute(replay.ONLY_READ)
-            return await self.replayer.replay(unit)
-
-
-_worker: _Worker | None = None  # of this process, where it is one
-
-
-def _begin(url: str) -> None:
-    global _worker  # noqa: PLW0603 - a pool hands its workers nothing else to keep
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's reaches all; who shares out decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = _Worker(url, Seclusion())
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next unit for ever."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _replay(unit: Unit) -> tuple[Unit, Findings, int]:
-    assert _worker is not None
-    before = _worker.secluded.tried
-    found = _worker.runner.run(_worker.replay(unit))
-    return unit, found, _worker.secluded.tried - before
