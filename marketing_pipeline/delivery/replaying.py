@@ -156,7 +156,6 @@ async def _share_out(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), replay_worker.begin, (url,))
     try:
         async with await AsyncConnection.connect(url, autocommit=True) as conn:
-            await conn.set_read_only(True)
             days = await history.days(conn, wanted.first, wanted.last, wanted.types)
             work = _Ledger(days, told)
             async for unit in _units(conn, days, wanted.types, work):
