@@ -28,6 +28,7 @@ LogEvent = Literal[
     "feedback_ignored",  # it told of something that is not kept: provider, type
     "feedback_refused",  # a webhook was not taken; a person may be needed: provider, reason
     "restore_detected",  # the log was restored or copied; nothing is sent from it: reason
+    "schedules_lost",  # the operator's file cannot be read, so no campaign has a schedule: reason
 ]
 """Every name a log line may have, and the fields it carries."""
 

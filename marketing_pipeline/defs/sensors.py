@@ -17,6 +17,7 @@ from dagster import (
 from marketing_pipeline.defs import zombies
 from marketing_pipeline.defs.jobs import deliver_pending
 from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
+from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.event_log import heartbeats, reading
 from marketing_pipeline.event_log.reading import DueWork
 
@@ -41,11 +42,18 @@ def pending_events(
     work = event_log.ask(partial(reading.due_work, providers=list(assembly.destinations)))
     if not is_due(work, datetime.now(UTC)):
         return SkipReason("nothing is due")
-    if refusal := rate_limit.refusal(event_log, assembly):
-        return SkipReason(refusal)
-    if not event_log.ask(lambda conn: heartbeats.request(conn, STARTS_WITHIN)):
-        return SkipReason("a delivery run is awake, or has been asked for")
+    if reason := why_no_run(event_log, rate_limit, assembly):
+        return SkipReason(reason)
     return RunRequest()
+
+
+def why_no_run(event_log: EventLog, rate_limit: SharedRateLimit, used: Assembly) -> str | None:
+    """Ask for a delivery run: None where the caller is the one to start it."""
+    if refusal := rate_limit.refusal(event_log, used):
+        return refusal
+    if not event_log.ask(lambda conn: heartbeats.request(conn, STARTS_WITHIN)):
+        return "a delivery run is awake, or has been asked for"
+    return None
 
 
 @sensor(minimum_interval_seconds=10, default_status=DefaultSensorStatus.RUNNING)

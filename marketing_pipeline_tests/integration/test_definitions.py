@@ -28,6 +28,7 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from marketing_pipeline import defs
+from marketing_pipeline.defs import campaigns
 
 # Dagster warns of what it does itself: it reads old attributes, and hands on beta parameters.
 # The page is imported in a test, where the marks are in force.
@@ -188,6 +189,11 @@ def test_the_page_holds_all_that_is_defined(page: Definitions) -> None:
     assert forgotten(room(), page) == set()
 
 
+def of_file(one: ScheduleDefinition) -> bool:
+    """Made for a campaign of the operator's file, whichever those are."""
+    return campaigns.TAG in one.tags
+
+
 def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
     Definitions.validate_loadable(page)
     repository = page.get_repository_def()
@@ -206,7 +212,7 @@ def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
         "zombie_runs",
         "fresh_views",
     }
-    assert {(one.name, one.job_name) for one in repository.schedule_defs} == {
+    assert {(one.name, one.job_name) for one in repository.schedule_defs if not of_file(one)} == {
         ("daily_reconciliation", "reconcile_failed"),
         ("daily_checks", "check_log"),
         ("daily_upkeep", "upkeep"),
@@ -217,9 +223,15 @@ def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
 def test_what_a_lone_operator_would_forget_to_turn_on_runs_by_itself(page: Definitions) -> None:
     repository = page.get_repository_def()
     assert {one.default_status for one in repository.sensor_defs} == {DefaultSensorStatus.RUNNING}
-    assert {one.default_status for one in repository.schedule_defs} == {
+    assert {one.default_status for one in repository.schedule_defs if not of_file(one)} == {
         DefaultScheduleStatus.RUNNING
     }
+
+
+def test_no_campaign_is_sent_by_a_schedule_that_nobody_switched_on(page: Definitions) -> None:
+    found = [one for one in page.get_repository_def().schedule_defs if of_file(one)]
+    assert {one.default_status for one in found} <= {DefaultScheduleStatus.STOPPED}
+    assert {one.job_name for one in found} <= {"deliver_pending"}
 
 
 def test_what_is_left_off_the_page_would_be_noticed(page: Definitions, tmp_path: Path) -> None:
