@@ -27,6 +27,7 @@ from marketing_pipeline.providers.protocol import Provider
 BATCH = 500  # events asked about at once
 ONLY_READ = "set transaction isolation level repeatable read, read only"
 NOTHING = "nothing"
+UNPLANNABLE = (ValueError, TypeError, KeyError)  # Unplannable, and what poisonous events raise
 
 
 async def verify(
@@ -108,10 +109,11 @@ class _Work:
             held = found.get((promised.event.id, promised.epoch), [])
             try:
                 effects = replanning.effects(promised, rules, known)
-            except Unplannable as error:
+                again = planner.plan_digest(effects)
+            except UNPLANNABLE as error:
                 self._no_longer(promised, error)
             else:
-                self._compare_digest(promised, planner.plan_digest(effects))
+                self._compare_digest(promised, again)
                 self._compare_ids(promised, _described(effects), _described(held))
             await self._compare_renderings(held)
 
@@ -124,7 +126,7 @@ class _Work:
         self.events += 1
         try:
             names = [step.route.step for step in sending.steps()]
-        except Unplannable as error:
+        except UNPLANNABLE as error:
             self._no_longer(promised, error)
             return
         again, ids = hashlib.sha256(), _SideBySide()
@@ -198,8 +200,9 @@ class _Work:
         if again != recorded:
             self._differ(effect.event_id, effect.id, What.RENDERING, again, recorded)
 
-    def _no_longer(self, promised: Plan, error: Unplannable) -> None:
-        said = telemetry.redact(str(error))
+    def _no_longer(self, promised: Plan, error: Exception) -> None:
+        kind = "" if isinstance(error, Unplannable) else f"{type(error).__name__}: "
+        said = telemetry.redact(f"{kind}{error}")
         self._differ(promised.event.id, None, What.UNPLANNABLE, said, promised.digest)
 
     def _differ(

@@ -29,7 +29,7 @@ from marketing_pipeline.defs.resources import EventLog
 from marketing_pipeline.delivery import replay, replaying, units
 from marketing_pipeline.delivery.replay import Replayer
 from marketing_pipeline.delivery.units import EVERY, Renderings, Slice, Unit
-from marketing_pipeline.delivery.verification import Findings, Verification
+from marketing_pipeline.delivery.verification import Findings, Verification, What
 from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.event_log.history import NO_SEQ
 from marketing_pipeline_tests import replay_log, replay_proof
@@ -232,6 +232,38 @@ def test_steps_of_a_sequence_are_replayed_beside_other_events(log: str) -> None:
 
     kinds = [type(unit).__name__ for unit in asyncio.run(alone())]
     assert kinds == ["Books", "Renderings", "Slice"], "a step is no unit of its own"
+
+
+@pytest.mark.parametrize(
+    ("type", "poison", "told"),
+    [
+        ("CAMPAIGN_TRIGGER", '{"campaign": "gone"}', "no campaign 'gone'; the file has: news"),
+        ("CONTENT_PUBLISH", '{"number": 12345678901234567890}', "ValueError: "),
+    ],
+)
+def test_an_event_that_can_no_longer_be_planned_is_told_and_stops_no_others(
+    log: str, type: str, poison: str, told: str
+) -> None:
+    change = "update marketing_events set payload = %s where id = %s"
+    clean = verified(log, CAMPAIGN_DAY)
+    with psycopg.connect(log, autocommit=True) as conn:
+        conn.execute("set session_replication_role = replica")  # the log lets nobody change facts
+        found = conn.execute(
+            """select id, payload::text from marketing_events
+               where day = %s and type = %s order by id limit 1""",
+            (CAMPAIGN_DAY, type),
+        )
+        event_id, before = found.fetchone() or (None, "")
+        conn.execute(change, (poison, event_id))
+        try:
+            poisoned = verified(log, CAMPAIGN_DAY)
+        finally:
+            conn.execute(change, (before, event_id))
+    (one,) = poisoned.shown
+    assert (one.what, one.event_id, one.effect_id) == (What.UNPLANNABLE, event_id, None)
+    assert told in one.expected
+    assert (poisoned.events, poisoned.rendered) == (clean.events, clean.rendered)
+    assert poisoned.digest != clean.digest == verified(log, CAMPAIGN_DAY).digest
 
 
 def test_a_replay_cannot_write(log: str) -> None:
