@@ -17,19 +17,25 @@ from rich.table import Table
 
 from marketing_pipeline import embedded
 from marketing_pipeline.campaigns.document import ConfigError
-from marketing_pipeline.cli import asking, exclusion, keys, server_checks
+from marketing_pipeline.cli import asking, exclusion, holding, keys, server_checks
 from marketing_pipeline.cli.asking import AsJson
+from marketing_pipeline.delivery.proposals import CannotPlan
 from marketing_pipeline.delivery.replaying import CannotReplay
 from marketing_pipeline.domain.event import InvalidEvent
+from marketing_pipeline.domain.rules import Unplannable
 from marketing_pipeline.event_log import finding, resolving, schema, status
+from marketing_pipeline.event_log.approvals import CannotApprove
+from marketing_pipeline.event_log.holding import CannotHold
 from marketing_pipeline.event_log.installation import StillAtWork
 from marketing_pipeline.event_log.location import SchemaError, locate
 from marketing_pipeline.event_log.resolving import CannotResolve
 from marketing_pipeline.event_log.story import NoStory
+from marketing_pipeline.event_log.travel import NoPast
 from marketing_pipeline.settings import SettingsError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 app.add_typer(keys.app, name="keys")
+app.add_typer(holding.app, name="campaign")
 console = Console()
 
 
@@ -44,10 +50,15 @@ def main() -> None:
         SchemaError,
         embedded.EmbeddedError,
         exclusion.AlreadyRunning,
+        CannotHold,
         CannotReplay,
+        CannotApprove,
+        CannotPlan,
         CannotResolve,
+        NoPast,
         NoStory,
         StillAtWork,
+        Unplannable,
     ) as error:
         _refuse(str(error))
     except redis.RedisError as error:
@@ -126,6 +137,21 @@ def doctor(as_json: AsJson = False) -> None:
     sys.exit(0 if all(one.passed for one in found) else 1)
 
 
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="else the one in use")] = None,
+    as_json: AsJson = False,
+    for_editors: Annotated[bool, typer.Option("--schema", help="print the JSON Schema")] = False,
+) -> None:
+    """Check the operator's file: all that is wrong, by line; or what it has."""
+    from marketing_pipeline.cli import checking, editors
+
+    if for_editors:
+        print(json.dumps(editors.schema(), indent=2))
+        return
+    sys.exit(checking.check(console, asking.used(), file, datetime.now(UTC), as_json=as_json))
+
+
 @app.command(name="status")
 def show_status(as_json: AsJson = False) -> None:
     """How many events and effects stand where."""
@@ -142,6 +168,9 @@ def show_status(as_json: AsJson = False) -> None:
         console.print(
             f"[yellow]{pause.provider} waits until {pause.until:%H:%M:%S}[/]: {pause.reason}"
         )
+    for hold in now.holds:
+        name = f"campaign {hold.campaign} ({hold.event_id})"
+        console.print(f"[yellow]{name} is {hold.state}[/]: {hold.reason}")
 
 
 @app.command()
@@ -245,6 +274,21 @@ def preview(
         previewing.show(console, used, shown, in_browser=not no_open)
 
 
+@app.command(name="send-test")
+def send_test(
+    template: Annotated[str, typer.Argument(help="its name in the file")],
+    address: Annotated[str, typer.Option("--to", help="your own")],
+    given: Annotated[
+        list[str] | None, typer.Option("--with", help="a variable: name=value; repeatable")
+    ] = None,
+) -> None:
+    """Send a mail to yourself, once, through all that a campaign's mails go through."""
+    from marketing_pipeline.cli import testing
+
+    sent = testing.send(asking.used(), template, address, given or [])
+    print(f"event {sent.event_id}: a delivery run sends it; marketing-pipeline explain tells how")
+
+
 @app.command()
 def suppress(
     address: str,
@@ -255,6 +299,40 @@ def suppress(
     from marketing_pipeline.cli import suppression
 
     suppression.suppress(console, address, why, scope)
+
+
+@app.command()
+def plan(
+    campaign: Annotated[str, typer.Argument(help="its name in the operator's file")],
+    at: Annotated[str | None, typer.Option(help="of this occurrence; else the next")] = None,
+    as_of: Annotated[str | None, typer.Option(help="as it would have been sent then")] = None,
+    people: Annotated[Path | None, typer.Option(help="write everybody to this CSV")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who would get what, who would not and why, and the digest to approve; sends nothing."""
+    from marketing_pipeline.cli import plan_page, planning
+
+    told = plan_page.document(planning.plan(campaign, at, as_of, people))
+    if as_json:
+        print(json.dumps(told))
+    else:
+        plan_page.show(console, told)
+
+
+@app.command()
+def approve(
+    campaign: Annotated[str, typer.Argument(help="its name in the operator's file")],
+    digest: Annotated[str, typer.Option(help="of the plan you read; its first digits do")],
+    why: Annotated[str, typer.Option(help="kept in the log")],
+    who: Annotated[str | None, typer.Option(help="who approves; you, where left out")] = None,
+    life: Annotated[str | None, typer.Option(help="how long it holds: 24h")] = None,
+) -> None:
+    """Let a campaign be sent as the plan that you read, once and exactly so."""
+    from marketing_pipeline.cli import planning, undecided
+
+    found = planning.approve(campaign, digest, who or undecided.login(), why, life)
+    of = found.proposal
+    print(f"{campaign} is sent as plan {of.digest} ({of.count:,} mails), until {found.expires_at}")
 
 
 @app.command()

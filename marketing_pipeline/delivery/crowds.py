@@ -116,13 +116,13 @@ async def crowd(conn: AsyncConnection, of: Sending) -> AsyncIterator[Page]:
     since = 0.0
     if newest is not None:
         found = audience.Newest(newest)
-        async for facts in _facts(conn, of):
+        async for facts in people.people_up_to(conn, of.cut.seq):
             chosen, _ = await _sift(conn, of, facts)
             found.add(chosen)
             await asyncio.sleep(0)
         since = found.since
     for step in steps:
-        async for facts in _facts(conn, of):
+        async for facts in people.people_up_to(conn, of.cut.seq):
             chosen, left = await _sift(conn, of, facts)
             if newest is not None:
                 left += [
@@ -132,16 +132,6 @@ async def crowd(conn: AsyncConnection, of: Sending) -> AsyncIterator[Page]:
                 ]
                 chosen = [one for one in chosen if one.seq >= since]
             yield await _page(conn, of, step, chosen, left)
-
-
-async def _facts(conn: AsyncConnection, of: Sending) -> AsyncIterator[list[LeadFact]]:
-    """Of the one person whom the event is for, or of all."""
-    person = rules.person_of(of.event)
-    if person is None:
-        async for page in people.people_up_to(conn, of.cut.seq):
-            yield page
-    elif facts := await people.people_of(conn, [person], of.cut.seq):
-        yield facts
 
 
 async def _sift(

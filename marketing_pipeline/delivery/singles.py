@@ -45,10 +45,15 @@ def members(
     """
     campaign = rules.campaign_of(event, by)
     person = rules.person_of(event)
+    given = rules.given(event)
+    if given is not None and person not in found:  # a test goes to whom no lead is of, too
+        return [Member(str(person), 0, frozenset(), given)], {}
     if cut is None or person is None or person not in found:
         raise Unplannable(f"payload.recipient: nothing is known of a person {person!r}")
     facts, traits = found[person]
     chosen, left = audience.sift(facts, campaign.audience, traits, cut.at)
+    if given is not None:
+        chosen = [one._replace(attributes={**one.attributes, **given}) for one in chosen]
     return chosen, {str(Why(one.why)): 1 for one in left}
 
 

@@ -131,6 +131,14 @@ def person_of(event: Event) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def given(event: Event) -> Mapping[str, Any] | None:
+    """The variables that the test of a template brings; None: it is no test."""
+    if "template" not in event.payload:
+        return None
+    variables = event.payload.get("variables")
+    return variables if isinstance(variables, dict) else {}
+
+
 def campaign_of(event: Event, rules: Rules) -> Campaign:
     """The campaign that a CAMPAIGN_TRIGGER names.
 

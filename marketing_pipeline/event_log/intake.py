@@ -88,6 +88,21 @@ async def record(
     return [_verdict(e, new, taken) for e in events]
 
 
+async def recipient(conn: AsyncConnection[Any], address: str, now: datetime) -> UUID:
+    """The id of a person, who gets one where they have none yet.
+
+    Raises:
+        InvalidEvent: it is no address.
+    """
+    normal = event.normal_address(address)
+    await conn.execute(_SQL["recipients"], {"addresses": [normal], "now": now})
+    cursor = conn.cursor(row_factory=tuple_row)
+    row = await (await cursor.execute(_SQL["recipient"], {"address": normal})).fetchone()
+    assert row is not None
+    found: UUID = row[0]
+    return found
+
+
 async def revision(conn: AsyncConnection[Any]) -> str | None:
     """The schema's revision, to be compared with `schema.newest()`; None: never migrated."""
     cursor = conn.cursor(row_factory=tuple_row)

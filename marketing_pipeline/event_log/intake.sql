@@ -12,6 +12,10 @@ from unnest(%(addresses)b::text[]) as a (address)
 order by address collate "C"
 on conflict do nothing
 
+-- recipient --
+-- The id of whoever has this address.
+select id from recipients where address = %(address)s
+
 -- events --
 -- Numbers the events as they came and inserts them in the order of their keys; a key that is taken is left alone. No conflict target: with one, a racing insert of the same event can still fail on the primary key. Whoever waits for events is woken when this commits, and only if there is one: all notices of a transaction are delivered as one.
 with arriving as materialized (
