@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -481,12 +481,15 @@ def test_a_notice_moves_the_version_of_its_effect_s_day(
     signed: settings.Settings, desk: Desk, database: str
 ) -> None:
     mail = welcomed(signed)
-    assert list(ask(database, reading.observe_changed)) == [datetime.now(UTC).date()]
+    assert list(ask(database, reading.observe_changed)) == [webhooks.now().date()]
     assert ask(database, reading.observe_changed) == {}
+    today = webhooks.now().date()
+    before = ask(database, lambda conn: reading.day_versions(conn, [today]))
     body = webhooks.resend("email.opened", mail.reference, mail.address, webhooks.now())
     desk.by_resend(body)
     moved = ask(database, reading.observe_changed)
-    assert list(moved) == [datetime.now(UTC).date()]
+    assert list(moved) == [today]
+    assert moved != before
     desk.by_resend(body)
     assert ask(database, reading.observe_changed) == {}
 
@@ -517,7 +520,7 @@ def test_a_reader_who_has_taken_the_mark_misses_no_notice(
             return seen | await reading.observe_changed(reader)
 
     final = asyncio.run(interleaved())
-    today = datetime.now(UTC).date()
+    today = webhooks.now().date()
     assert final[today] == ask(database, lambda conn: reading.day_versions(conn, [today]))[today]
 
 

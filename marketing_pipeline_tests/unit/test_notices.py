@@ -118,7 +118,7 @@ def test_nobody_sees_a_secret_in_a_reader() -> None:
 
 
 def test_mailgun_signs_timestamp_and_token() -> None:
-    """The value is of `openssl dgst -sha256 -hmac key-for-webhooks` over "1772357400" and 50 "a"."""
+    """The value is what `openssl dgst -sha256 -hmac` says of "1772357400" and 50 times "a"."""
     signed = webhooks.signature("a" * 50, AT)
     assert signed["timestamp"] == "1772357400"
     assert signed["signature"] == (
