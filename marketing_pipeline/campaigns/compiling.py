@@ -9,7 +9,7 @@ import jinja2
 import mjml
 
 from marketing_pipeline.campaigns import outline, rendering
-from marketing_pipeline.campaigns.document import ConfigError
+from marketing_pipeline.campaigns.document import ConfigError, Problem
 from marketing_pipeline.campaigns.outline import Fault, Include
 
 _POSITION = re.compile(r" in (?:root template|template from .*?)(?: at position (\d+):\d+)?$")
@@ -143,4 +143,4 @@ def _pieces(source: str) -> Iterator[tuple[int, bool, str]]:
 
 
 def _error(path: Path, line: int, problem: str) -> ConfigError:
-    return ConfigError(f"{path}:{line}: {problem}")
+    return ConfigError(Problem(path=path, line=line, text=problem))

@@ -1,19 +1,20 @@
 """What the operator's file says of audiences, campaigns and sequences."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from marketing_pipeline.campaigns.values import (
+    Condition,
     Lately,
+    LocalTime,
     Name,
     Share,
     Span,
     Strict,
     Texts,
     Urgency,
-    Value,
     Window,
 )
 from marketing_pipeline.domain.event import EventType
@@ -33,29 +34,41 @@ class AudienceEntry(Strict):
     """Whom a campaign reaches; all that is said must hold."""
 
     sources: Texts = ()
-    where: dict[str, Value | tuple[Value, ...]] = Field(
-        default_factory=dict
-    )  # equal, or one of a list
-    consent: Texts = ()  # purposes, each of which they agreed to
+    where: dict[str, Condition] = Field(
+        default_factory=dict,
+        description="What attributes of theirs have to be: equal, or one of a list.",
+    )
+    consent: Texts = Field(default=(), description="Purposes, each of which they agreed to.")
     tags: TagsEntry = TagsEntry()
-    did: dict[Behaviour, Lately] = Field(default_factory=dict)  # e.g. {opened: 30d}
-    did_not: dict[Behaviour, Lately] = Field(default_factory=dict)  # e.g. {mailed: 7d}
-    newest: int | None = Field(default=None, gt=0)
+    did: dict[Behaviour, Lately] = Field(
+        default_factory=dict, description="What they did, and how lately: {opened: 30d}."
+    )
+    did_not: dict[Behaviour, Lately] = Field(
+        default_factory=dict, description="What they did not do: {mailed: 7d}, {bounced: ever}."
+    )
+    newest: int | None = Field(
+        default=None, gt=0, description="Only so many, those who were captured last."
+    )
 
 
 class VariantEntry(Strict):
     """One of the mails that are tried against each other."""
 
     template: Name
-    share: Share | None = None  # left out, those without one share equally in the rest
+    share: Share | None = Field(
+        default=None,
+        description="Of those who are mailed; variants without one share equally in the rest.",
+    )
 
 
 class SplitEntry(Strict):
     """Who gets which mail is drawn by hash, the same at every time."""
 
     variants: dict[Name, VariantEntry] = Field(min_length=1)
-    holdout: Share = 0.0  # mailed nothing, to compare with
-    salt: str = ""  # another one draws anew
+    holdout: Share = Field(
+        default=0.0, description="Share of the audience that is mailed nothing, to compare with."
+    )
+    salt: str = Field(default="", description="Another one draws anew.")
 
     @model_validator(mode="after")
     def _sums(self) -> Self:
@@ -82,17 +95,23 @@ class MissedEntry(Strict):
     """What becomes of occurrences that nobody was awake for."""
 
     policy: Late = Late.LATEST
-    within: Span = Field(default=timedelta(hours=24), gt=timedelta(0))
+    within: Span = Field(
+        default=timedelta(hours=24), gt=timedelta(0), description="Older ones never fire."
+    )
     at_most: int = Field(default=10, ge=1, le=1000)
 
 
 class ScheduleEntry(Strict):
     """When a campaign is sent: once at a local time, or by cron."""
 
-    at: datetime | None = None  # of the clocks there, without an offset
-    cron: str | None = None
-    timezone: str
-    dst: Dst = Dst.ONCE
+    at: LocalTime | None = Field(default=None, description="Once; by the clocks there.")
+    cron: str | None = Field(
+        default=None, description="Minute, hour, day, month, weekday by the clocks there: 0 9 1 * *"
+    )
+    timezone: str = Field(description="An IANA name: Europe/Berlin.")
+    dst: Dst = Field(
+        default=Dst.ONCE, description="What a local time means that is not there, or there twice."
+    )
     missed: MissedEntry = MissedEntry()
 
     @model_validator(mode="after")
@@ -116,12 +135,22 @@ class CampaignEntry(Strict):
 
     audience: Name
     template: Name | None = None
-    split: SplitEntry | None = None  # instead of a template: several, tried against each other
-    schedule: ScheduleEntry | None = None  # None: when somebody triggers it
-    throttle: Window | None = None  # its mails come due no faster than this
-    priority: Urgency | None = None  # None: the route's
-    approve: bool = Field(default=False, strict=True)  # sent only as a plan that was approved
-    approval_life: Span = Field(default=timedelta(hours=24), gt=timedelta(0))
+    split: SplitEntry | None = Field(
+        default=None, description="Instead of a template: several, tried against each other."
+    )
+    schedule: ScheduleEntry | None = Field(
+        default=None, description="Left out: it is sent when somebody triggers it."
+    )
+    throttle: Window | None = Field(
+        default=None, description="Its mails come due no faster than this."
+    )
+    priority: Urgency | None = Field(default=None, description="Left out: the route's.")
+    approve: bool = Field(
+        default=False, strict=True, description="Sent only as a plan that somebody has approved."
+    )
+    approval_life: Span = Field(
+        default=timedelta(hours=24), gt=timedelta(0), description="How long an approval holds."
+    )
 
     @model_validator(mode="after")
     def _one_mail(self) -> Self:
@@ -143,7 +172,9 @@ class SequenceEntry(Strict):
     """Mails that follow an event one after the other."""
 
     on: Literal[EventType.LEAD_CAPTURE] = EventType.LEAD_CAPTURE
-    audience: Name | None = None  # looked at again at each step
-    stop_when: Name | None = None  # an audience: who belongs to it by then gets no more
+    audience: Name | None = Field(default=None, description="Looked at again at each step.")
+    stop_when: Name | None = Field(
+        default=None, description="An audience: who belongs to it by then gets no more."
+    )
     steps: tuple[SequenceStepEntry, ...] = Field(min_length=1)
     priority: Urgency | None = None

@@ -1,29 +1,30 @@
 """What campaigns/pipeline.yaml may say."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from marketing_pipeline.campaigns.mailings import AudienceEntry, CampaignEntry, SequenceEntry
 from marketing_pipeline.campaigns.values import (
+    Lateness,
     Name,
+    Often,
     Span,
     Strict,
     Urgency,
     Window,
-    how_late,
-    how_often,
 )
 from marketing_pipeline.domain.event import EventType
-from marketing_pipeline.domain.rules import Once
 
 
 class BreakerEntry(Strict):
     """When a provider is left alone: after calls that it did not answer, or not clearly."""
 
-    failures: int = Field(default=5, ge=1)  # in a row
-    error_share: float = Field(default=0.02, gt=0, le=1)  # more than this, of at least `at_least`
+    failures: int = Field(default=5, ge=1, description="In a row.")
+    error_share: float = Field(
+        default=0.02, gt=0, le=1, description="More than this, of at least `at_least` calls."
+    )
     over: Span = Field(default=timedelta(minutes=5), ge=timedelta(seconds=1))
     at_least: int = Field(default=100, ge=1)
     open_for: Span = Field(default=timedelta(seconds=30), ge=timedelta(milliseconds=100))
@@ -32,7 +33,7 @@ class BreakerEntry(Strict):
 class PriceEntry(Strict):
     """What the provider charges."""
 
-    per_1000: float = Field(ge=0)  # calls
+    per_1000: float = Field(ge=0, description="For a thousand calls.")
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
 
 
@@ -42,15 +43,19 @@ class ProviderEntry(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     adapter: str
-    limits: tuple[Window, ...] = Field(min_length=1)
+    limits: tuple[Window, ...] = Field(min_length=1, description="All of them hold at once.")
     connections: int = Field(default=10, ge=1, le=100)
     call_timeout: Span = Field(default=timedelta(seconds=15), gt=timedelta(0))
     settle_delay: Span | None = None
     horizon: Span | None = None
     key_life: Span | None = None
-    at_least_once: bool = Field(default=False, strict=True)  # alerts: better twice than not at all
+    at_least_once: bool = Field(
+        default=False, strict=True, description="For alerts: better twice than not at all."
+    )
     breaker: BreakerEntry = BreakerEntry()
-    price: PriceEntry | None = None  # what `plan` reckons the cost of a campaign by
+    price: PriceEntry | None = Field(
+        default=None, description="What `plan` reckons the cost of a campaign by."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -73,16 +78,21 @@ class Step(Strict):
     template: Name | None = None
     properties: dict[str, str] = Field(default_factory=dict)
     priority: Urgency = "normal"
-    once: Annotated[Once | None, BeforeValidator(how_often)] = None
-    # Left out, a mail or a post is too late after a day, and a contact never.
-    max_age: Annotated[timedelta | Literal["never"] | None, BeforeValidator(how_late)] = None
+    once: Often = None
+    max_age: Lateness = Field(
+        default=None,
+        description="Not done any more when so much later than it was due. Left out, a mail or a "
+        "post is too late after a day, and a contact never.",
+    )
 
 
 class TemplateEntry(Strict):
     """A mail: its subject, and its HTML in a file beside this one, or MJML that becomes HTML."""
 
     subject: str = Field(min_length=1)
-    preheader: str | None = Field(default=None, min_length=1)  # shown after the subject
+    preheader: str | None = Field(
+        default=None, min_length=1, description="Shown after the subject in a list of mails."
+    )
     html: str | None = Field(default=None, min_length=1)
     mjml: str | None = Field(default=None, min_length=1)
 
@@ -97,9 +107,16 @@ class TemplateEntry(Strict):
 class Delivery(Strict):
     """How a delivery run behaves."""
 
-    linger: Span = timedelta(seconds=60)  # how long an idle run stays awake
-    max_run: Span = timedelta(minutes=55)  # a run ends after this, and the sensor starts another
-    lease_margin: Span = timedelta(seconds=10)  # a lease outlasts its call's timeout by this
+    linger: Span = Field(
+        default=timedelta(seconds=60), description="How long an idle run stays awake."
+    )
+    max_run: Span = Field(
+        default=timedelta(minutes=55),
+        description="A run ends after this, and the sensor starts another.",
+    )
+    lease_margin: Span = Field(
+        default=timedelta(seconds=10), description="A lease outlasts its call's timeout by this."
+    )
 
 
 class PipelineFile(Strict):
@@ -108,7 +125,10 @@ class PipelineFile(Strict):
     version: Literal[1]
     sender: Sender
     providers: dict[Name, ProviderEntry] = Field(min_length=1)
-    routes: dict[EventType, tuple[Step, ...]]
+    routes: dict[EventType, tuple[Step, ...]] = Field(
+        json_schema_extra={"required": [str(type) for type in EventType]},
+        description="What each type of event calls for.",
+    )
     templates: dict[Name, TemplateEntry] = Field(default_factory=dict)
     audiences: dict[Name, AudienceEntry] = Field(default_factory=dict)
     campaigns: dict[Name, CampaignEntry] = Field(default_factory=dict)

@@ -1,9 +1,13 @@
 """Reads the templates that the operator's file names."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from jinja2 import TemplateSyntaxError
 
 from marketing_pipeline.campaigns import compiling, rendering
-from marketing_pipeline.campaigns.document import Document
+from marketing_pipeline.campaigns.document import ConfigError, Document, Problem
 from marketing_pipeline.campaigns.schema import TemplateEntry
 from marketing_pipeline.domain.template import Template
 
@@ -12,9 +16,18 @@ def load(source: Document, entries: Mapping[str, TemplateEntry]) -> dict[str, Te
     """Templates by name, MJML compiled.
 
     Raises:
-        ConfigError: a file is not there, or is not what it should be; names file, line and remedy.
+        ConfigError: files are not there, or are not what they should be.
     """
-    return {name: _template(source, name, entry) for name, entry in entries.items()}
+    read: dict[str, Template] = {}
+    problems: list[Problem] = []
+    for name, entry in entries.items():
+        try:
+            read[name] = _template(source, name, entry)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return read
 
 
 def _template(source: Document, name: str, entry: TemplateEntry) -> Template:
@@ -23,7 +36,8 @@ def _template(source: Document, name: str, entry: TemplateEntry) -> Template:
         template = rendering.template(name, entry.subject, html, entry.preheader)
         rendering.reads(template)
     except rendering.TemplateError as error:
-        raise source.error(("templates", name), f"is not a Jinja template: {error}") from error
+        problem = f"is not a Jinja template: {error}; mend it"
+        raise source.error(("templates", name), problem) from error
     return template
 
 
@@ -34,10 +48,28 @@ def _html(source: Document, name: str, entry: TemplateEntry) -> str:
         if entry.mjml is not None:
             return compiling.compiled(folder / entry.mjml, folder)
         assert entry.html is not None, "the schema wants one of them"
-        return (folder / entry.html).read_text(encoding="utf-8")
+        return _jinja(folder / entry.html)
     except FileNotFoundError as error:
+        near = _near(Path(error.filename))
         raise source.error(
-            at, f"there is no file {error.filename}; paths are relative to {source.path.name}"
+            at,
+            f"there is no file {error.filename}; {near}paths are relative to {source.path.name}",
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise source.error(at, f"the file cannot be read: {error}; it has to be UTF-8") from error
+
+
+def _jinja(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    try:
+        rendering.tokens(text)
+    except TemplateSyntaxError as error:
+        problem = f"is not Jinja: {error.message}; mend it"
+        raise ConfigError(Problem(path=path, line=error.lineno, text=problem)) from error
+    return text
+
+
+def _near(path: Path) -> str:
+    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    found = get_close_matches(path.name, sorted(beside), n=1)
+    return f"did you mean {found[0]!r}? " if found else ""

@@ -1,15 +1,22 @@
 """Values of the operator's file as people write them: 10s, 30d, 10%."""
 
 import re
-from datetime import timedelta
-from typing import Annotated, Literal
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from marketing_pipeline.domain.rules import Once
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_EXACT = 2**53  # from here on a JSON number is not the same number everywhere
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -57,13 +64,82 @@ def texts(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Span = Annotated[timedelta, BeforeValidator(span)]
-Lately = Annotated[timedelta | None, BeforeValidator(lately)]
-Share = Annotated[float, BeforeValidator(share)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(texts)]
+def written(value: timedelta) -> str:
+    """A duration as people write it, in the largest unit that it is a whole number of."""
+    units = reversed(_UNITS.items())
+    name, unit = next((n, u) for n, u in units if value % timedelta(seconds=u) == timedelta(0))
+    return f"{value // timedelta(seconds=unit)}{name}"
+
+
+def condition(value: object) -> object:
+    """What an attribute has to be: a text, a number, true or false, or one of a list of them.
+
+    Only what a payload can hold, which can be stored and read back exactly.
+    """
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(one, str | int | float):
+            raise ValueError("is no text, number, true or false, nor a list of them; quote it")
+        if not isinstance(one, str) and not -_EXACT < one < _EXACT:  # NaN is not
+            raise ValueError("is no number between -2^53 and 2^53; write it as a text, in quotes")
+    return value
+
+
+def _schema(description: str, *patterns: str) -> WithJsonSchema:
+    either = "|".join(patterns)
+    return WithJsonSchema(
+        {"type": "string", "pattern": f"^({either})$", "description": description}
+    )
+
+
+_LENGTH = r"[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)"
+_SHARE: dict[str, Any] = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"},
+    ],
+    "description": "A share: 10%, or 0.1.",
+}
+_TEXTS: dict[str, Any] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    "description": "A list of texts, or one alone.",
+}
+
+Span = Annotated[
+    timedelta,
+    BeforeValidator(span),
+    _schema("A duration: 500ms, 10s, 15m, 24h or 30d.", _LENGTH),
+]
+Lately = Annotated[
+    timedelta | None,
+    BeforeValidator(lately),
+    _schema("A duration before now, such as 30d; or `ever`.", _LENGTH, "ever"),
+]
+Lateness = Annotated[
+    timedelta | Literal["never"] | None,
+    BeforeValidator(how_late),
+    _schema("A duration, such as 24h; or `never` too late.", _LENGTH, "never"),
+]
+Often = Annotated[
+    Once | None,
+    BeforeValidator(how_often),
+    _schema(
+        "How often a person gets it: `event` (for each), `recipient` (once), `recipient/30d`.",
+        "event", "recipient", f"recipient/{_LENGTH}",
+    ),
+]  # fmt: skip
+LocalTime = Annotated[
+    datetime,
+    _schema(
+        "A local time without an offset: 2030-12-01T09:00.", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:00)?"
+    ),
+]
+Share = Annotated[float, BeforeValidator(share), WithJsonSchema(_SHARE)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(texts), WithJsonSchema(_TEXTS)]
 Value = str | int | float | bool
+Condition = Annotated[Value | tuple[Value, ...], BeforeValidator(condition)]
 Urgency = Literal["urgent", "normal", "bulk"]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+NAME = r"^[a-z][a-z0-9_]{0,39}$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Strict(BaseModel):

@@ -1,15 +1,17 @@
 """Puts the operator's file, the adapters and the gate together: the composition of delivery."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import SecretStr, ValidationError
 
-from marketing_pipeline.campaigns import configuration, stored
+from marketing_pipeline.campaigns import complaints, configuration, stored
 from marketing_pipeline.campaigns.configuration import Configuration
+from marketing_pipeline.campaigns.document import ConfigError, Document, Problem
 from marketing_pipeline.campaigns.schema import ProviderEntry
 from marketing_pipeline.domain import digest
 from marketing_pipeline.providers import registry
@@ -17,6 +19,7 @@ from marketing_pipeline.providers.protocol import Provider
 from marketing_pipeline.settings import Settings
 
 NOT_SET = "not-set"  # stands in for a secret where no call will be made
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +48,20 @@ def assemble(settings: Settings) -> Assembly:
     Raises:
         ConfigError: the file names file, line, the value's problem and the remedy.
     """
-    loaded = configuration.load(settings.campaigns_file, registry.KINDS)
+    examined = configuration.examine(settings.campaigns_file, registry.KINDS)
+    providers: dict[str, Provider] = {}
+    problems: list[Problem] = []
+    for name, entry in examined.providers.items():
+        try:
+            providers[name] = _provider(examined.document, name, entry, settings)
+        except ConfigError as error:
+            problems += error.problems
+    loaded = examined.configuration(problems)
     return Assembly(
         configuration=loaded,
         destinations={
-            name: _destination(loaded, name, entry, settings)
-            for name, entry in loaded.file.providers.items()
+            name: _destination(loaded, name, provider, settings)
+            for name, provider in providers.items()
         },
         marks=marks(settings),
     )
@@ -75,16 +86,15 @@ def _unsigned(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**dict.fromkeys(secrets, NOT_SET), **entry["options"]}
 
 
-def _destination(
-    loaded: Configuration, name: str, entry: ProviderEntry, settings: Settings
-) -> Destination:
-    options, missing = _resolve(entry.options, settings)
+def _provider(source: Document, name: str, entry: ProviderEntry, settings: Settings) -> Provider:
+    exposed = list(_exposed(source, name, entry))
+    options, _ = _resolve(entry.options, settings)
     base_url = f"{settings.sandbox_url}/{entry.adapter}" if settings.sandbox_url else None
     try:
         provider = registry.build(
             name,
             entry.adapter,
-            options,
+            options | {problem.where.rpartition(".")[2]: NOT_SET for problem in exposed},
             settle_delay=entry.settle_delay,
             horizon=entry.horizon,
             key_life=entry.key_life,
@@ -92,10 +102,41 @@ def _destination(
             base_url=base_url,
         )
     except ValidationError as error:
-        complaint = error.errors(include_input=False)[0]
-        raise loaded.document.error(
-            ("providers", name, *complaint["loc"]), complaint["msg"]
-        ) from error
+        adapter, at = registry.ADAPTERS[entry.adapter], ("providers", name)
+        found = complaints.explained(source, adapter, error, at, ProviderEntry.model_fields)
+        raise ConfigError(*exposed, *found) from error
+    if exposed:
+        raise ConfigError(*exposed)
+    return provider
+
+
+def _exposed(source: Document, name: str, entry: ProviderEntry) -> Iterator[Problem]:
+    """Secrets that stand in the file: they would be copied with it, and kept in the log."""
+    for option in sorted(secrets(entry.adapter) & entry.options.keys()):
+        value = entry.options[option]
+        if not stored.is_secret(value) or not _VARIABLE.fullmatch(str(value["env"])):
+            yield source.problem(
+                ("providers", name, option),
+                "is a secret, which must not stand in the file; write {env: NAME}, "
+                "and set NAME in the environment",
+            )
+
+
+def secrets(adapter: str) -> frozenset[str]:
+    """The options of an adapter that are secrets."""
+    fields = registry.ADAPTERS[adapter].model_fields
+    return frozenset(name for name, field in fields.items() if _is_secret(field.annotation))
+
+
+def _is_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(_is_secret, get_args(annotation)))
+
+
+def _destination(
+    loaded: Configuration, name: str, provider: Provider, settings: Settings
+) -> Destination:
+    entry = loaded.file.providers[name]
+    _, missing = _resolve(entry.options, settings)
     lease = entry.call_timeout + loaded.file.delivery.lease_margin
     setup = digest.fingerprint(loaded.meaning.body["providers"][name])
     return Destination(provider=provider, entry=entry, missing=missing, setup=setup, lease=lease)
@@ -111,7 +152,7 @@ def _resolve(
         if not stored.is_secret(value):
             resolved[name] = value
             continue
-        variable = value["env"]
+        variable = str(value["env"])
         resolved[name] = settings.environment.get(variable) or NOT_SET
         is_called_with = name not in registry.FOR_NOTICES
         if resolved[name] == NOT_SET and is_called_with and not settings.sandbox_url:

@@ -107,8 +107,8 @@ def test_what_was_called_as_a_deduplicating_hook_is_not_taken_for_one_that_is_no
     ("words", "complaint"),
     [
         (("at_least_once: true",), "can neither deduplicate nor be asked, such as a webhook with"),
-        (("at_least_once: often",), "Input should be a valid boolean"),
-        (("deduplicates: never",), "Input should be a valid boolean"),
+        (("at_least_once: often",), "is neither true nor false; write one of them"),
+        (("deduplicates: never",), "is neither true nor false; write one of them"),
         (("deduplicates: false", "key_life: 7d"), "for providers that keep a key; leave it out"),
     ],
 )
