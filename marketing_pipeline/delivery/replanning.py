@@ -40,7 +40,8 @@ def effects(promised: Plan, rules: AllRules, known: Mapping[Then, Known]) -> lis
     event, by, members = promised.event, rules[promised.config_digest], list[Member]()
     if plan.needs_audience(event):
         members, _ = singles.members(event, by, promised.cut, known[_then(promised)])
-    return list(plan.effects(event, by, promised.epoch, members, promised.plan_version))
+    epoch, version = promised.epoch, promised.plan_version
+    return list(plan.effects(event, by, epoch, members, version, promised.starts_at))
 
 
 def _then(promised: Plan) -> Then:
