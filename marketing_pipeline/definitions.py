@@ -5,6 +5,7 @@ from dagster import Definitions, in_process_executor, mem_io_manager
 from marketing_pipeline.defs.assets import campaign_performance, deliveries, leads, marketing_events
 from marketing_pipeline.defs.campaigns import campaign_schedules
 from marketing_pipeline.defs.checks import check_log, conservation, finished
+from marketing_pipeline.defs.holding import control_campaign
 from marketing_pipeline.defs.jobs import deliver_pending
 from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
 from marketing_pipeline.defs.schedules import daily_checks, daily_reconciliation, daily_upkeep
@@ -14,7 +15,7 @@ from marketing_pipeline.defs.upkeep import reconcile_failed, upkeep
 defs = Definitions(
     assets=[marketing_events, deliveries, leads, campaign_performance],
     asset_checks=[conservation, finished],
-    jobs=[deliver_pending, reconcile_failed, check_log, upkeep],
+    jobs=[deliver_pending, reconcile_failed, check_log, upkeep, control_campaign],
     sensors=[pending_events, zombie_runs, fresh_views],
     schedules=[daily_reconciliation, daily_checks, daily_upkeep, *campaign_schedules()],
     executor=in_process_executor,  # a process a step costs 4 s, and no step here is heavy

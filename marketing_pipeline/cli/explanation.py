@@ -118,6 +118,8 @@ def _told(what: str, facts: Mapping[str, Any]) -> str:
     match what:
         case "attempt":
             return _attempt(facts)
+        case "intervention":
+            return f'{facts["who"]} did `{facts["action"]}`: "{facts["why"]}"'
         case "resolved":
             return f'{facts["who"]} decided `{facts["action"]}`: "{facts["why"]}"'
         case "settled":

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import assert_never
+from uuid import UUID
 
 from marketing_pipeline.domain.effect import DeliveryClass, EffectState
 from marketing_pipeline.event_log.story import EventStory, Standing
@@ -15,6 +16,8 @@ def of_effect(one: Standing, now: datetime) -> str:
             return "nothing: the provider has it"
         case EffectState.SUPPRESSED:
             return "nothing: it must not be sent"
+        case EffectState.FAILED if one.hold == "cancelled":
+            return "nothing: its campaign was cancelled"
         case EffectState.FAILED:
             return "nothing, unless the daily job finds that it may be sent once more"
         case EffectState.UNKNOWN:
@@ -37,6 +40,8 @@ def of_event(one: EventStory, now: datetime) -> str:
     """What an event as a whole waits for."""
     unfinished = sum(one.states.get(state, 0) for state in ("PLANNED", "SENDING", "DOUBT"))
     undecided = one.states.get("UNKNOWN", 0)
+    if one.hold is not None and (one.status == "PENDING" or unfinished):
+        return _held(one.id, one.hold, one.hold_reason, unfinished)
     if one.status == "PENDING" and one.scheduled_at > now:
         return f"is planned when it is due, at {instant(one.scheduled_at, now)}"
     if one.status == "PENDING":
@@ -45,6 +50,8 @@ def of_event(one: EventStory, now: datetime) -> str:
         return f"waits for its open effects: {unfinished:,}"
     if undecided:
         return f"waits for a person to decide about its unknown effects: {undecided:,}"
+    if one.hold == "cancelled":
+        return "nothing: its campaign was cancelled"
     if one.status == "FAILED" and not one.states:
         return "nothing, unless the daily job finds that it can be planned now"
     return "nothing" if one.status != "PROCESSING" else "the next delivery run completes it"
@@ -57,7 +64,27 @@ def instant(at: datetime, now: datetime) -> str:
     return utc.strftime(form)
 
 
+def _held(event_id: UUID, hold: str, reason: str | None, unfinished: int) -> str:
+    match hold:
+        case "unapproved":
+            return (
+                f"waits for approval: {reason}; `marketing-pipeline plan` shows its plan, and "
+                "`marketing-pipeline approve` approves it"
+            )
+        case "paused":
+            return (
+                f"waits because its campaign was paused ({reason}): marketing-pipeline campaign "
+                f'resume {event_id} --why "..."'
+            )
+        case _:
+            return f"its campaign was cancelled ({reason}); still open: {unfinished:,}"
+
+
 def _held_back(one: Standing, now: datetime) -> str | None:
+    if one.hold == "cancelled" and one.state == EffectState.PLANNED:
+        return f"will be SUPPRESSED by the next delivery run: cancelled: {one.hold_reason}"
+    if one.hold is not None and one.state == EffectState.PLANNED:
+        return _held(one.event_id, one.hold, one.hold_reason, 1)
     if one.paused_until is not None:
         until = instant(one.paused_until, now)
         return f"waits for its gate: {one.provider} paused until {until} because {one.pause_reason}"
@@ -98,6 +125,8 @@ def _must_not(one: Standing, now: datetime) -> str | None:
         return "the person's address is gone"
     if one.suppressed is not None:
         return one.suppressed
+    if one.hold == "cancelled":
+        return f"cancelled: {one.hold_reason}"
     if one.expires_at is not None and one.expires_at < max(now, one.due_at):
         return "its time is up before it can go"
     return None

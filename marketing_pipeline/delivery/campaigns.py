@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from psycopg import AsyncConnection
 
@@ -14,7 +16,7 @@ from marketing_pipeline.delivery.crowds import EPOCH, Sending
 from marketing_pipeline.domain import rules
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.rules import Rules, Unplannable
-from marketing_pipeline.event_log import approvals, planning
+from marketing_pipeline.event_log import approvals, holding, planning
 from marketing_pipeline.event_log.approvals import Approval
 from marketing_pipeline.event_log.planning import Cut, Plan
 
@@ -80,6 +82,18 @@ async def take_cut(conn: AsyncConnection, now: datetime) -> Cut | None:
         return None
 
 
+async def starts_at(conn: AsyncConnection, events: Sequence[Event]) -> dict[UUID, datetime]:
+    """When events come due that were paused until after they were due: when they were let go on."""
+    if not events:
+        return {}
+    resumed = await holding.resumed(conn, [one.id for one in events])
+    return {
+        one.id: resumed[one.id]
+        for one in events
+        if one.id in resumed and resumed[one.id] > one.scheduled_at
+    }
+
+
 async def _verdict(
     conn: AsyncConnection,
     event: Event,
@@ -90,11 +104,17 @@ async def _verdict(
 ) -> _Verdict | None:
     """None: told to stop."""
     try:
-        sending = Sending(event=event, rules=by, epoch=EPOCH, cut=cut)
+        starts = await starts_at(conn, [event])
+        sending = Sending(
+            event=event, rules=by, epoch=EPOCH, cut=cut, starts_at=starts.get(event.id)
+        )
         approved = None
         found = await approvals.standing(conn, event.id, EPOCH, by.digest, now)
         if isinstance(found, Approval):  # also where nobody has to: what was read is what is sent
             approved, sending = found.proposal.digest, crowds.approved(event, by, found)
+            if event.id in starts:
+                late = max(starts[event.id], sending.starts_at or event.scheduled_at)
+                sending = replace(sending, starts_at=late)
         elif rules.campaign_of(event, by).approve:
             return _Verdict(held=found)
         promised = await crowds.count(conn, sending, stopping)

@@ -16,7 +16,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import campaigns, connections, high_water, planner, settling
+from marketing_pipeline.delivery import (
+    campaigns,
+    connections,
+    high_water,
+    holding,
+    planner,
+    settling,
+)
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.high_water import HighWater
@@ -130,15 +137,15 @@ class Engine:
             await rest(self._due, LOOK)
 
     async def _write_out(self) -> None:
-        """Large campaigns are planned and written beside all others: a welcome waits for none."""
+        """Campaigns are planned, written and parked beside all else: a welcome waits for none."""
         while not self.stopping.is_set():
             self._unwritten.clear()
             try:
                 async with self.pool.connection() as conn:
                     rules = self.assembly.configuration.meaning.rules
-                    written = await campaigns.write_unfinished(
-                        conn, datetime.now(UTC), self.stopping, rules
-                    )
+                    now = datetime.now(UTC)
+                    written = await campaigns.write_unfinished(conn, now, self.stopping, rules)
+                    written += await holding.tend(conn, now)
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)

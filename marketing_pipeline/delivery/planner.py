@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from uuid import UUID
@@ -20,7 +20,7 @@ from marketing_pipeline.domain.person import Member
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import intake, planning
-from marketing_pipeline.event_log.planning import Cut, Plan
+from marketing_pipeline.event_log.planning import Cut, Plan, is_campaign
 
 BATCH = 250  # events a transaction
 
@@ -81,7 +81,8 @@ async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: da
         again = [one.event.id for one in due if one.planned]
         fresh = [one.event for one in due if not one.planned]
         known = await singles.known(conn, fresh, by, cut)
-        made = await asyncio.to_thread(_plan_all, fresh, by, cut, known, now)
+        starts = await campaigns.starts_at(conn, [one for one in fresh if is_campaign(one)])
+        made = await asyncio.to_thread(_plan_all, fresh, by, cut, known, starts, now)
         await planning.insert_plans(conn, made.plans, now)
         suppressed = await planning.insert_effects(conn, made.effects, now)
         await planning.mark_planned(conn, [p.event.id for p in made.plans] + again, now)
@@ -97,12 +98,17 @@ async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: da
 
 
 def _plan_all(
-    events: Sequence[Event], by: Rules, cut: Cut | None, known: Known, now: datetime
+    events: Sequence[Event],
+    by: Rules,
+    cut: Cut | None,
+    known: Known,
+    starts: Mapping[UUID, datetime],
+    now: datetime,
 ) -> _Batch:
     made = _Batch()
     for event in events:
         try:
-            _plan_one(made, event, by, cut, known, now)
+            _plan_one(made, event, by, cut, known, starts.get(event.id), now)
         except Unplannable as error:
             made.failed[event.id] = str(error)
         except Exception as error:  # one poisonous event must not stop the others
@@ -112,14 +118,20 @@ def _plan_all(
 
 
 def _plan_one(
-    made: _Batch, event: Event, by: Rules, cut: Cut | None, known: Known, now: datetime
+    made: _Batch,
+    event: Event,
+    by: Rules,
+    cut: Cut | None,
+    known: Known,
+    starts_at: datetime | None,
+    now: datetime,
 ) -> None:
     """A plan with all its effects, and what follows it; or nothing of it, where it raises."""
     own, members, excluded = Cut(seq=event.seq, at=now), list[Member](), dict[str, int]()
     if plan.needs_audience(event):
         members, excluded = singles.members(event, by, cut, known)
         own = replace(cut, at=now) if cut else own
-    effects = list(plan.effects(event, by, EPOCH, members))
+    effects = list(plan.effects(event, by, EPOCH, members, starts_at=starts_at))
     following = list(sequence.follow_ups(event, by, mailed=bool(effects), now=now))
     made.plans.append(
         Plan(
@@ -131,6 +143,7 @@ def _plan_one(
             count=len(effects),
             digest=plan_digest(effects),
             inserted=len(effects),
+            starts_at=starts_at,
             excluded=excluded,
         )
     )

@@ -24,7 +24,7 @@ OPEN = frozenset({EffectState.PLANNED, EffectState.SENDING, EffectState.DOUBT})
 # Every way from one state to another; docs/guarantees.md draws it, and tests hold both to it.
 TRANSITIONS = {
     (EffectState.PLANNED, EffectState.SENDING): "claimed: the attempt is on record",
-    (EffectState.PLANNED, EffectState.SUPPRESSED): "unsubscribed, erased or stale",
+    (EffectState.PLANNED, EffectState.SUPPRESSED): "unsubscribed, erased, stale or cancelled",
     (EffectState.PLANNED, EffectState.FAILED): "cannot be rendered",
     (EffectState.PLANNED, EffectState.DOUBT): "adopted after a restore",
     (EffectState.SENDING, EffectState.SENT): "Accepted",

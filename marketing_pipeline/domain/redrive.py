@@ -31,6 +31,7 @@ class FailedEffect:
     suppressed: str | None  # why the person must not be reached
     once_lost: bool  # another effect has taken what `once` grants a single one
     superseded: bool  # a newer write for the same contact has gone out, or may have
+    cancelled: str | None  # why a person cancelled its campaign
     forgotten: bool  # it failed before the log was adopted, and may have been redriven since
 
 
@@ -41,6 +42,8 @@ def why_not(failed: FailedEffect, providers: Collection[str], now: datetime) -> 
     wanted where the provider refused it or it could not be rendered: the same bytes would meet
     the same answer. `providers` are those that the operator's file has today.
     """
+    if failed.cancelled is not None:
+        return f"cancelled: {failed.cancelled}"
     if failed.last_outcome is None:
         return f"never attempted: {failed.last_error}"
     if failed.last_outcome not in _SAFE:

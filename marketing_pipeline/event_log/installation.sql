@@ -11,12 +11,13 @@ update installation set identity = gen_random_uuid(), adopted_at = clock_timesta
 returning identity, adopted_at, look_at
 
 -- doubt what was due --
--- An effect that was due may have been tried from the moment it was due.
-update effects set state = 'DOUBT', due_at = %(look_at)s, doubt_since = coalesce(first_attempt_at, due_at),
-       first_attempt_at = coalesce(first_attempt_at, due_at),
-       last_attempt_at = coalesce(last_attempt_at, due_at),
+-- An effect that was due may have been tried from the moment it was due; so may one that is held here.
+update effects set state = 'DOUBT', due_at = %(look_at)s, held_due_at = null,
+       doubt_since = coalesce(first_attempt_at, held_due_at, due_at),
+       first_attempt_at = coalesce(first_attempt_at, held_due_at, due_at),
+       last_attempt_at = coalesce(last_attempt_at, held_due_at, due_at),
        last_error = 'adopted: it may have been sent since the backup', updated_at = %(at)s
-where state = 'PLANNED' and due_at <= %(at)s
+where state = 'PLANNED' and coalesce(held_due_at, due_at) <= %(at)s
 
 -- doubt longer --
 -- What was in doubt already may have been tried again, and what was under way too.

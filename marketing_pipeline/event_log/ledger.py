@@ -128,7 +128,11 @@ async def sweep(conn: AsyncConnection, provider: str, settle_delay: timedelta) -
 
 
 async def lock_due(conn: AsyncConnection, provider: str, limit: int) -> list[Candidate]:
-    """Lock what may be claimed until the caller's transaction ends."""
+    """Lock what may be claimed until the caller's transaction ends.
+
+    No campaign is paused or cancelled meanwhile: that waits until this transaction has ended.
+    """
+    await conn.execute(_SQL["share holds"])
     async with conn.cursor(row_factory=class_row(Candidate)) as cursor:
         await cursor.execute(_SQL["lock due"], {"provider": provider, "limit": limit})
         return await cursor.fetchall()

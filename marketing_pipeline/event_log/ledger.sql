@@ -38,6 +38,11 @@ update effects e set state = 'DOUBT', due_at = x.lease_until + %(settle_delay)s,
 from expired x where e.id = x.id
 returning e.id
 
+-- share holds --
+-- Before `lock due`, for a statement sees what had committed when it began: whoever holds a campaign
+-- waits for this claim, or this claim sees it.
+select pg_advisory_xact_lock_shared(hashtextextended('holds', 0))
+
 -- lock due --
 -- Locks what may be claimed, most urgent first; what another process holds is passed over. Where a
 -- campaign is held, only what was begun before goes on.
@@ -144,7 +149,8 @@ update effects e set
     state = s.state,
     lease_until = null,
     claim_id = case when s.state in ('PLANNED', 'DOUBT') then null else e.claim_id end,
-    due_at = coalesce(s.due_at, e.due_at),
+    due_at = coalesce(s.due_at, e.held_due_at, e.due_at),
+    held_due_at = null,
     attempts = e.attempts - s.given_back::int,
     doubt_since = case when s.in_doubt then coalesce(e.doubt_since, e.last_attempt_at) end,
     provider_ref = coalesce(s.reference, e.provider_ref),

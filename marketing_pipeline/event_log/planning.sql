@@ -130,6 +130,7 @@ order by m.scheduled_at, m.seq limit 1
 -- Locks an event that still waits for its plan.
 select from marketing_events m
 where m.id = %(id)s and m.status = 'PENDING' and not exists (select from plans p where p.event_id = m.id)
+  and not exists (select from holds h where h.event_id = m.id)
 for update of m skip locked
 
 -- keep config --

@@ -48,7 +48,7 @@ class DueWork:
     """What a delivery run would find to do now; counts stop at 1,000."""
 
     events: int  # that wait for their plan
-    plans: int  # of which not all effects are written
+    plans: int  # of which not all effects are written, or, where cancelled, not all closed
     effects: int
     doubts: int
     expired: int  # leases of processes that are gone

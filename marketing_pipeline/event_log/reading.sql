@@ -108,7 +108,13 @@ select
     (select count(*)::int from (select from marketing_events where status = 'PENDING'
         and scheduled_at <= clock_timestamp() and id <> all (array(select event_id from holds))
         limit %(limit)s) x) as events,
-    (select count(*)::int from (select from plans where inserted < count limit %(limit)s) x) as plans,
+    (select count(*)::int from (
+        select from plans where inserted < count
+        union all
+        select from holds h join marketing_events m on m.id = h.event_id
+        where h.state = 'cancelled' and m.status in ('PENDING', 'PROCESSING')
+          and exists (select from effects e where e.event_id = h.event_id and e.state = 'PLANNED')
+        limit %(limit)s) x) as plans,
     (select count(*)::int from (select from open where state = 'PLANNED'
         and due_at <= clock_timestamp() limit %(limit)s) x) as effects,
     (select count(*)::int from (select from open where state = 'DOUBT'

@@ -30,7 +30,8 @@ select e.id, e.event_id, e.provider, last.outcome as last_outcome, e.last_error,
                where o.recipient_id = e.recipient_id and o.ordering_key = e.ordering_key
                  and (o.event_seq, o.id) > (e.event_seq, e.id)
                  and o.state in ('SENDING', 'DOUBT', 'SENT', 'UNKNOWN')) as superseded,
-       coalesce(e.settled_at <= i.adopted_at, false) as forgotten
+       coalesce(e.settled_at <= i.adopted_at, false) as forgotten,
+       (select h.reason from holds h where h.event_id = e.event_id and h.state = 'cancelled') as cancelled
 from unnest(%(ids)s::uuid[]) as w (id)
 join effects e on e.id = w.id and e.state = 'FAILED'
 cross join installation i
@@ -56,7 +57,7 @@ update marketing_events set status = 'PROCESSING', updated_at = %(now)s
 where id = any(%(ids)s) and status in ('COMPLETED', 'FAILED')
 
 -- unplanned page --
--- The next events that failed before they had a plan, oldest first.
+-- The next events that failed before they had a plan, oldest first; a cancelled one stays so.
 select m.id, m.updated_at as at, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at,
        m.recipient_id, greatest(m.scheduled_at, m.created_at) as due_since,
        coalesce(m.last_error, 'no reason is on record') as last_error
@@ -64,6 +65,7 @@ from marketing_events m
 where m.status = 'FAILED' and (m.updated_at, m.id) > (%(after)s, %(after_id)s)
   and m.updated_at <= %(now)s
   and not exists (select from plans p where p.event_id = m.id)
+  and not exists (select from holds h where h.event_id = m.id and h.state = 'cancelled')
 order by m.updated_at, m.id limit %(limit)s
 
 -- plan again --

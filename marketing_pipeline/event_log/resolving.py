@@ -98,8 +98,8 @@ async def resolve(conn: AsyncConnection, effect_id: UUID, decided: Resolution) -
     dies between the two, delivery's sweep completes it.
 
     Raises:
-        CannotResolve: there is no such effect, it is not UNKNOWN (any more), or sending it would
-            put older data over newer.
+        CannotResolve: there is no such effect, it is not UNKNOWN (any more), or it must not be
+            sent: its campaign was cancelled, or it would put older data over newer.
     """
     async with conn.transaction():
         standing = await _locked(conn, effect_id, decided.action)
@@ -139,6 +139,11 @@ async def _locked(conn: AsyncConnection, effect_id: UUID, action: Action) -> Map
         raise CannotResolve(
             f"effect {effect_id} is {standing['state']}, and only what is UNKNOWN waits for a "
             f"person; see `marketing-pipeline explain {effect_id}`"
+        )
+    if action is Action.RESEND and standing["cancelled"] is not None:
+        raise CannotResolve(
+            f"effect {effect_id} is of a campaign that was cancelled ({standing['cancelled']}): "
+            "nothing of it is sent again; settle it with --sent, or trigger the campaign anew"
         )
     if action is Action.RESEND and standing["newer"] is not None:
         raise CannotResolve(

@@ -28,6 +28,7 @@ order by id for update
 -- standing --
 -- Where the effect stands once it is locked, and what has been written for the same contact since.
 select e.event_id, e.state, e.calls,
+       (select h.reason from holds h where h.event_id = e.event_id and h.state = 'cancelled') as cancelled,
        (select o.id from effects o
         where o.recipient_id = e.recipient_id and o.ordering_key = e.ordering_key
           and (o.event_seq, o.id) > (e.event_seq, e.id)

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from psycopg import AsyncConnection
 
-from marketing_pipeline.event_log import ledger, queries
+from marketing_pipeline.event_log import holding, ledger, queries
+from marketing_pipeline.event_log.holding import Hold
 from marketing_pipeline.event_log.ledger import Pause
 
 _SQL = queries.load("status.sql")
@@ -19,6 +20,7 @@ class Status:
     events: Mapping[str, int]  # by status
     effects: Mapping[str, int]  # by state
     pauses: tuple[Pause, ...]
+    holds: tuple[Hold, ...]  # campaigns that must not go on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,12 @@ class Outcome:
 async def read(conn: AsyncConnection) -> Status:
     events: dict[str, int] = dict(await (await conn.execute(_SQL["events"])).fetchall())
     effects: dict[str, int] = dict(await (await conn.execute(_SQL["effects"])).fetchall())
-    return Status(events=events, effects=effects, pauses=tuple(await ledger.pauses(conn)))
+    return Status(
+        events=events,
+        effects=effects,
+        pauses=tuple(await ledger.pauses(conn)),
+        holds=tuple(await holding.holds(conn)),
+    )
 
 
 async def strangers(conn: AsyncConnection, source: str) -> int:

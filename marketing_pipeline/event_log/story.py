@@ -25,6 +25,8 @@ _ENTRIES = (
     "effect planned",
     "adopted",
     "paused",
+    "held",
+    "intervention",
     "attempt",
     "resolved",
     "settled",
@@ -75,6 +77,9 @@ class Standing:
     suppressed: str | None  # why this person must not be reached
     paused_until: datetime | None
     pause_reason: str | None
+    hold: str | None  # of its campaign: paused or cancelled; None: nothing holds it
+    hold_reason: str | None
+    held_due_at: datetime | None  # when it was due before it was parked
     waits_for: UUID | None  # older work for the same contact that is still open
 
 
@@ -93,6 +98,8 @@ class EventStory:
     recipient_id: UUID | None
     created_at: datetime
     states: Mapping[str, int]  # all its effects by state, told here or not
+    hold: str | None  # unapproved, paused or cancelled
+    hold_reason: str | None
     causes: Sequence[UUID]  # nearest first
     caused: Sequence[UUID]
     effects: Sequence[Standing]

@@ -4,8 +4,9 @@ select m.id, m.type, m.source, m.origin, m.day, m.status, m.last_error, m.schedu
        m.recipient_id, m.created_at,
        coalesce((select jsonb_object_agg(s.state, s.count) from (
            select e.state, count(*) from effects e where e.event_id = m.id group by e.state) s),
-           '{}') as states
-from marketing_events m where m.id = any(%(events)s)
+           '{}') as states,
+       h.state as hold, h.reason as hold_reason
+from marketing_events m left join holds h on h.event_id = m.id where m.id = any(%(events)s)
 
 -- causes --
 -- What led to an event, nearest first.
@@ -36,7 +37,8 @@ select e.id, e.event_id, e.step, e.provider, c.body -> 'providers' -> e.provider
        e.provider_ref as reference, e.last_error,
        (select min(s.reason) from suppressions s
         where s.recipient_id = e.recipient_id and s.scope in ('all', e.kind)) as suppressed,
-       h.until as paused_until, h.reason as pause_reason,
+       h.until as paused_until, h.reason as pause_reason, held.state as hold, held.reason as hold_reason,
+       e.held_due_at,
        (select o.id from effects o
         where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
           and (o.event_seq, o.id) < (e.event_seq, e.id)
@@ -51,6 +53,7 @@ join plans p on p.event_id = e.event_id and p.epoch = e.epoch
 join configs c on c.digest = p.config_digest
 left join recipients r on r.id = e.recipient_id
 left join pauses h on h.provider = e.provider and h.until > clock_timestamp()
+left join holds held on held.event_id = e.event_id
 order by array_position(array['UNKNOWN', 'FAILED', 'DOUBT', 'SENDING', 'PLANNED', 'SUPPRESSED'],
                         e.state), e.created_at, e.id
 
@@ -113,6 +116,16 @@ from recipients where id = any(%(people)s) and erased_at is not null
 -- That providers are held back now.
 select created_at as at, null::uuid as event_id, null::uuid as effect_id, provider, until, reason
 from pauses where provider = any(%(providers)s) and until > clock_timestamp()
+
+-- held --
+-- That a campaign waits for somebody's approval now; what people did to it is told as interventions.
+select since as at, event_id, null::uuid as effect_id, state, reason
+from holds where event_id = any(%(events)s) and state = 'unapproved'
+
+-- intervention --
+-- What people did to a campaign.
+select created_at as at, event_id, null::uuid as effect_id, action, why, who
+from interventions where event_id = any(%(events)s)
 
 -- adopted --
 -- That the log was restored or copied, and taken into use again.

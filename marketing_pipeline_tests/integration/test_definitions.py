@@ -218,6 +218,7 @@ def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
         ("daily_upkeep", "upkeep"),
     }
     assert repository.has_job("deliver_pending")
+    assert repository.has_job("control_campaign")
 
 
 def test_what_a_lone_operator_would_forget_to_turn_on_runs_by_itself(page: Definitions) -> None:

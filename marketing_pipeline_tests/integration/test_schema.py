@@ -285,6 +285,7 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any]]] = [
     ("resend", {"to_day": None}),
     ("approval", {"number": 0}),
     ("hold", {"state": "sleepy"}),
+    ("hold", {"resumed_at": NOW, "state": "cancelled"}),
     ("intervention", {"number": 0}),
     ("intervention", {"action": "shout"}),
     ("intervention", {"why": " "}),

@@ -242,6 +242,9 @@ STANDING = Standing(
     suppressed=None,
     paused_until=None,
     pause_reason=None,
+    hold=None,
+    hold_reason=None,
+    held_due_at=None,
     waits_for=None,
 )
 

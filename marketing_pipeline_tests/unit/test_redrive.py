@@ -34,6 +34,7 @@ FAILED = FailedEffect(
     suppressed=None,
     once_lost=False,
     superseded=False,
+    cancelled=None,
     forgotten=False,
 )
 NEWS = Campaign(

@@ -22,7 +22,7 @@ alter table effects
     add column held_due_at timestamptz;   -- when it was due before its campaign was held; due_at is far
 alter table effects alter column sent_seq drop default;  -- new ones have none until they are sent
 create index effects_once_sent on effects (once_key) where once_key is not null and sent_seq is not null;
-create index effects_held on effects (event_id) where held_due_at is not null;
+create index effects_held on effects (event_id, id) where held_due_at is not null;
 
 alter table plans
     add column campaign text,             -- whose it is, to find its last one
@@ -83,7 +83,10 @@ create table holds (
     event_id uuid primary key references marketing_events,
     state text not null check (state in ('unapproved', 'paused', 'cancelled')),
     reason text not null,
-    since timestamptz not null
+    since timestamptz not null,
+    -- When its end began, which fixes how long the pause was; what was due is put back by and by.
+    resumed_at timestamptz check (resumed_at is null or (state = 'paused' and resumed_at >= since)),
+    parked boolean not null default false  -- all that waited when it was paused is out of the way
 );
 
 -- What people did to campaigns: append only.
