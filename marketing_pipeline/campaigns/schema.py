@@ -10,6 +10,7 @@ from marketing_pipeline.campaigns.values import (
     Lateness,
     Name,
     Often,
+    Option,
     Span,
     Strict,
     Urgency,
@@ -41,6 +42,8 @@ class ProviderEntry(BaseModel):
     """One destination; what its adapter wants besides these stands beside them."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+
+    __pydantic_extra__: dict[str, Option] = Field(init=False)  # pydantic's own name for them
 
     adapter: str
     limits: tuple[Window, ...] = Field(min_length=1, description="All of them hold at once.")

@@ -16,6 +16,7 @@ from marketing_pipeline.domain.rules import Once
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_LONGEST = timedelta(days=36500)
 _EXACT = 2**53  # from here on a JSON number is not the same number everywhere
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -27,7 +28,10 @@ def span(value: object) -> timedelta:
     match = _SPAN.fullmatch(value.strip()) if isinstance(value, str) else None
     if not match:
         raise ValueError(f"{value!r} is no duration; write a number and ms, s, m, h or d: 10s")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST.total_seconds():  # a date so much earlier or later may be none
+        raise ValueError(f"is longer than a hundred years; write {written(_LONGEST)} or less")
+    return timedelta(seconds=seconds)
 
 
 def how_often(value: object) -> Once | None:
@@ -77,11 +81,22 @@ def condition(value: object) -> object:
     Only what a payload can hold, which can be stored and read back exactly.
     """
     for one in value if isinstance(value, list | tuple) else (value,):
+        if one is None:
+            raise ValueError("is empty; write what it is, or leave it out")
         if not isinstance(one, str | int | float):
             raise ValueError("is no text, number, true or false, nor a list of them; quote it")
         if not isinstance(one, str) and not -_EXACT < one < _EXACT:  # NaN is not
             raise ValueError("is no number between -2^53 and 2^53; write it as a text, in quotes")
     return value
+
+
+def option(value: object) -> object:
+    """What an adapter may be told: as of an attribute, or a secret as `{env: NAME}`."""
+    if isinstance(value, dict):
+        if set(value) != {"env"}:
+            raise ValueError("has keys of its own; write a value, or {env: NAME} for a secret")
+        return value
+    return condition(value)
 
 
 def _schema(description: str, *patterns: str) -> WithJsonSchema:
@@ -137,6 +152,7 @@ Share = Annotated[float, BeforeValidator(share), WithJsonSchema(_SHARE)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(texts), WithJsonSchema(_TEXTS)]
 Value = str | int | float | bool
 Condition = Annotated[Value | tuple[Value, ...], BeforeValidator(condition)]
+Option = Annotated[Any, BeforeValidator(option)]
 Urgency = Literal["urgent", "normal", "bulk"]
 NAME = r"^[a-z][a-z0-9_]{0,39}$"
 Name = Annotated[str, Field(pattern=NAME)]

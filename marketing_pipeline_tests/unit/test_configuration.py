@@ -1,11 +1,19 @@
 """The operator's file: each mistake is told with its line and what to write, and all at once."""
 
+import math
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from marketing_pipeline import settings
-from marketing_pipeline.campaigns import configuration
+from marketing_pipeline.campaigns import configuration, document
 from marketing_pipeline.campaigns.document import ConfigError
 from marketing_pipeline.delivery import assembly
 from marketing_pipeline.providers import registry
@@ -81,6 +89,11 @@ def campaign(said: str) -> str:
             campaign("throttle: {calls: 5, per: 1 sec}"),
             "pipeline.yaml:17: campaigns.c.throttle.per: '1 sec' is no duration; write a number "
             "and ms, s, m, h or d: 10s",
+        ),
+        (
+            campaign("throttle: {calls: 5, per: 99999999999d}"),
+            "pipeline.yaml:17: campaigns.c.throttle.per: is longer than a hundred years; write "
+            "36500d or less",
         ),
         (
             campaign("throttle: {calls: many, per: 1s}"),
@@ -187,6 +200,11 @@ def test_what_an_audience_cannot_say_is_told(written: str, told: str, tmp_path: 
     [
         ("token: pat-na1-SECRET", "providers.crm.token: is a secret, which must not stand in"),
         ("token: {env: pat-na1-SECRET}", "providers.crm.token: is a secret, which must not"),
+        (
+            "token: {key: SECRET}",
+            "providers.crm.token: has keys of its own; write a value, or {env",
+        ),
+        ("token: ", "providers.crm.token: is empty; write what it is, or leave it out"),
         ("token: [SECRET]", "providers.crm.token: is a secret, which must not stand in the file"),
         (
             'token: "${SECRET}"',
@@ -265,6 +283,53 @@ def test_names_are_no_keys(tmp_path: Path) -> None:
     """An entry may be called as a key is: what is known inside it is still known."""
     found = said_of(tmp_path, "campaigns:\n  split: {audience: everybody, templat: news}\n")
     assert "did you mean 'template'?" in found
+
+
+SHIPPED = CHECKOUT / "campaigns" / "pipeline.yaml"
+JUNK: list[object] = [
+    None, True, -1, 0, 10**400, math.nan, 1.5, "", "x", "x" * 50, "9" * 400 + "d", "100%", [], {},
+    [[]], [None], {"env": None}, {"env": [1]}, {"a": 1}, date(2026, 1, 1),
+    datetime(2026, 1, 1, tzinfo=UTC),
+]  # fmt: skip
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place of a file in which something stands."""
+    match value:
+        case dict():
+            inner = list(value.items())
+        case list():
+            inner = list(enumerate(value))
+        case _:
+            return
+    for key, one in inner:
+        yield (*at, key)
+        yield from places(one, (*at, key))
+
+
+PLACES = list(places(document.read(SHIPPED).value))
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(JUNK), st.booleans())
+def test_whatever_stands_in_a_place_it_is_taken_or_told_in_plain_words(
+    place: tuple[Any, ...], junk: object, beside: bool
+) -> None:
+    said = document.read(SHIPPED).value
+    inner = said
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[str(junk)[:20] if beside and isinstance(inner, dict) else place[-1]] = junk
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        (file.parent / "templates").symlink_to(SHIPPED.parent / "templates")
+        file.write_text(yaml.safe_dump(said))
+        try:
+            configuration.load(file, registry.KINDS)
+            assembly.assemble(settings.read({"MARKETING_CAMPAIGNS": str(file)}))
+        except ConfigError as error:
+            for problem in error.problems:
+                assert "Input should" not in problem.text
+                assert "Value error" not in problem.text
 
 
 def test_the_demonstrations_version_is_the_same_as_ever() -> None:
