@@ -235,17 +235,32 @@ def replay(
     first: Annotated[str, typer.Option("--from", help="the first UTC day: 2026-03-01")],
     last: Annotated[str, typer.Option("--to", help="the last, included")],
     types: Annotated[str, typer.Option(help="of events, with commas; all where left out")] = "",
-    mode: Annotated[str, typer.Option(help="verify: compare; nothing is sent")] = "verify",
-    workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
+    mode: Annotated[
+        str, typer.Option(help="verify: compare, nothing is sent; resend: plan a new epoch")
+    ] = "verify",
+    epoch: Annotated[int | None, typer.Option(help="of a resend: 1 or more, a new one")] = None,
+    plan_digest: Annotated[
+        str | None, typer.Option(help="of a resend: what was proposed, and you read")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="processes; of verify")] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
-    """Make plans and messages of past days again and compare them with the ledger."""
-    from marketing_pipeline.cli import replaying
+    """Make plans and messages of past days again: to compare them, or to send them once more."""
+    from marketing_pipeline.cli import replaying, resending
+    from marketing_pipeline.delivery.replaying import Mode
 
     def log() -> str:
         return locate(asking.used()).database_url
 
-    found = replaying.replay(log, first=first, last=last, types=types, mode=mode, workers=workers)
+    wanted = replaying.asked(first, last, types, mode)
+    if wanted.mode is Mode.RESEND:
+        done = resending.resend(wanted, epoch, plan_digest)
+        if as_json:
+            print(json.dumps(resending.document(done)))
+        else:
+            resending.show(console, done)
+        return
+    found = replaying.replay(log, wanted, workers)
     if as_json:
         print(json.dumps(replaying.document(found)))
     else:

@@ -10,20 +10,26 @@ from rich.table import Table
 from rich.text import Text
 
 from marketing_pipeline.delivery import replaying
-from marketing_pipeline.delivery.replaying import Replayed
+from marketing_pipeline.delivery.replaying import Asked, Replayed
 from marketing_pipeline.delivery.verification import Difference, Verification
 
 
-def replay(
-    url: Callable[[], str], *, first: str, last: str, types: str, mode: str, workers: int
-) -> Replayed:
-    """Replay what was asked for; `url` is only asked once that can be done.
+def asked(first: str, last: str, types: str, mode: str) -> Asked:
+    """What somebody wrote.
 
     Raises:
         CannotReplay: it names the field, its problem and the remedy.
     """
     names = [name for name in types.split(",") if name.strip()]
-    wanted = replaying.asked(first, last, names, mode)
+    return replaying.asked(first, last, names, mode)
+
+
+def replay(url: Callable[[], str], wanted: Asked, workers: int) -> Replayed:
+    """Verify what was asked for; `url` is only asked once that can be done.
+
+    Raises:
+        CannotReplay: it names the field, its problem and the remedy.
+    """
     replaying.check_workers(workers)
     log = url()
     with _shown() as told:

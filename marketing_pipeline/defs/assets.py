@@ -22,10 +22,12 @@ from pydantic import Field
 from marketing_pipeline.defs import reports
 from marketing_pipeline.defs.automation import CHANGED_DAYS
 from marketing_pipeline.defs.partitions import DAYS
-from marketing_pipeline.defs.resources import EventLog
-from marketing_pipeline.delivery import replay, replaying
-from marketing_pipeline.delivery.replaying import CannotReplay
+from marketing_pipeline.defs.resources import EventLog, Providers
+from marketing_pipeline.delivery import replay, replaying, resending
+from marketing_pipeline.delivery.replaying import Asked, CannotReplay, Mode
+from marketing_pipeline.delivery.resending import Resend
 from marketing_pipeline.domain import digest
+from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.event_log import reading, story
 from marketing_pipeline.views import text
 from marketing_pipeline.views.campaign_performance import campaign_performance as performance_of
@@ -48,13 +50,19 @@ def marketing_events(event_log: EventLog) -> DataVersionsByPartition:
 
 
 class DeliveriesConfig(Config):
-    """How a day is materialized."""
+    """How days are materialized."""
 
     mode: str = Field(
-        default="verify", description="verify: recompute and compare; nothing is ever sent"
+        default="verify",
+        description="verify: recompute and compare, nothing is ever sent; resend: plan a new epoch",
     )
     types: list[str] = Field(
         default=[], description="of events: LEAD_CAPTURE, CONTENT_PUBLISH, ...; none: all of them"
+    )
+    epoch: int | None = Field(default=None, description="of a resend: 1 or more, a new one")
+    plan_digest: str | None = Field(
+        default=None,
+        description="of a resend: the digest that it was proposed with; without it, it is proposed",
     )
 
 
@@ -65,11 +73,19 @@ class DeliveriesConfig(Config):
     backfill_policy=BackfillPolicy.single_run(),
 )
 def deliveries(
-    context: AssetExecutionContext, config: DeliveriesConfig, event_log: EventLog
+    context: AssetExecutionContext,
+    config: DeliveriesConfig,
+    event_log: EventLog,
+    providers: Providers,
 ) -> None:
-    """Tally each day and verify it: plans and renderings recomputed, compared byte for byte."""
+    """Tally each day and verify it: plans and renderings recomputed, compared byte for byte.
+
+    In mode `resend` the days are planned again in a new epoch, which a delivery run then sends.
+    """
     try:
-        types, _ = replaying.types_of(config.types), replaying.mode_of(config.mode)
+        types, mode = replaying.types_of(config.types), replaying.mode_of(config.mode)
+        if mode is Mode.RESEND:
+            _resend(context, config, event_log, providers, types)
     except CannotReplay as error:
         raise Failure(str(error), allow_retries=False) from error
     problems: list[str] = []
@@ -84,6 +100,34 @@ def deliveries(
         problems += [*reports.unbalanced(balances), *found.differences]
     if problems:
         raise Failure("\n".join(problems), allow_retries=False)
+
+
+def _resend(
+    context: AssetExecutionContext,
+    config: DeliveriesConfig,
+    event_log: EventLog,
+    providers: Providers,
+    types: tuple[EventType, ...],
+) -> None:
+    """Propose what sending the days again comes to, or write what was proposed."""
+    days = [date.fromisoformat(key) for key in context.partition_keys]
+    asked = Asked(first=min(days), last=max(days), types=types, mode=Mode.RESEND)
+    of, now = Resend(asked=asked, epoch=config.epoch or 0), datetime.now(UTC)
+    used = providers.assembly().configuration
+    if config.plan_digest is None:
+        found = event_log.ask(_about(resending.propose, used, of, now))
+        context.log.info("proposed %d effects; plan_digest: %s", found.effects, found.digest)
+    else:
+        who = f"run {context.run_id}"
+        found = event_log.ask(_about(resending.resend, used, of, config.plan_digest, who, now))
+        context.log.info("wrote %d plans of %s", found.written, found.digest)
+    shown = {"plan_digest": found.digest, "resent_effects": found.effects, "epoch": of.epoch}
+    for key in context.partition_keys:
+        context.add_asset_metadata(
+            shown | {"plans_written": found.written},
+            asset_key=context.asset_key,
+            partition_key=key,
+        )
 
 
 @asset(

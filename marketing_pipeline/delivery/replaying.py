@@ -32,6 +32,7 @@ class Mode(StrEnum):
     """What a replay does with what it makes."""
 
     VERIFY = "verify"  # compares it with the ledger
+    RESEND = "resend"  # plans it anew, to be sent again: `resending` does that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,7 @@ class Proposal:
     from_day: date | None = None
     to_day: date | None = None
     types: Sequence[str] | None = None
+    days: Mapping[str, str] | None = None  # digests of a resend's days
     id: int = 0  # given by the log
     created_at: datetime | None = None  # likewise
 
@@ -73,6 +74,7 @@ async def propose(conn: AsyncConnection, proposal: Proposal, now: datetime) -> N
         "from_day": proposal.from_day,
         "to_day": proposal.to_day,
         "types": None if proposal.types is None else list(proposal.types),
+        "days": None if proposal.days is None else Jsonb(dict(proposal.days)),
         "epoch": proposal.epoch,
         "cut_seq": proposal.cut.seq,
         "cut_at": proposal.cut.at,
@@ -136,6 +138,11 @@ async def approve(
     return Approval(proposal=of, who=who, why=why, **row)
 
 
+async def agree(conn: AsyncConnection, of: Proposal, *, who: str, why: str) -> None:
+    """Keep who has just let the events of past days be sent again."""
+    await conn.execute(_SQL["agree"], {"proposal": of.id, "who": who, "why": why})
+
+
 async def standing(
     conn: AsyncConnection, event_id: UUID, epoch: int, config_digest: str, now: datetime
 ) -> Approval | str:
@@ -174,6 +181,7 @@ def _proposal(row: Mapping[str, Any]) -> Proposal:
         from_day=row["from_day"],
         to_day=row["to_day"],
         types=row["types"],
+        days=row["days"],
         epoch=row["epoch"],
         cut=Cut(seq=row["cut_seq"], at=row["cut_at"]),
         config_digest=row["config_digest"],

@@ -1,9 +1,9 @@
 -- propose --
 -- Keeps a plan that is shown to somebody, with all that it follows from.
-insert into proposals (digest, kind, campaign, event_id, occurrence, from_day, to_day, types, epoch, cut_seq, cut_at,
+insert into proposals (digest, kind, campaign, event_id, occurrence, from_day, to_day, types, days, epoch, cut_seq, cut_at,
                        config_digest, plan_version, count, excluded, created_at)
 values (%(digest)s, %(kind)s, %(campaign)s, %(event_id)s, %(occurrence)s, %(from_day)s, %(to_day)s, %(types)s,
-        %(epoch)s, %(cut_seq)s, %(cut_at)s, %(config_digest)s, %(plan_version)s, %(count)s, %(excluded)s, %(now)s)
+        %(days)s, %(epoch)s, %(cut_seq)s, %(cut_at)s, %(config_digest)s, %(plan_version)s, %(count)s, %(excluded)s, %(now)s)
 
 -- proposals --
 -- Plans that were shown and whose digest begins so, the newest first.
@@ -19,6 +19,12 @@ select from marketing_events where id = %(event_id)s for update
 -- Was it planned already, or given up?
 select exists (select from plans where event_id = %(event_id)s and epoch = %(epoch)s) as planned,
        exists (select from holds where event_id = %(event_id)s and state = 'cancelled') as cancelled
+
+-- agree --
+-- Keeps who let the events of past days be sent again, and when.
+insert into approvals (proposal, number, who, why, expires_at, created_at)
+select %(proposal)s, (select count(*) + 1 from approvals where proposal = %(proposal)s), %(who)s, %(why)s,
+       clock_timestamp(), clock_timestamp()
 
 -- approve --
 -- Keeps that somebody agreed to a plan.

@@ -42,13 +42,15 @@ where exists (
 -- `insert effects` for those that differ in person and content alone; no `once` is among them.
 insert into effects (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
                      template, variables, state, priority, due_at, created_at, updated_at, expires_at,
-                     doubt_since, first_attempt_at, last_attempt_at)
+                     last_error, settled_at, doubt_since, first_attempt_at, last_attempt_at)
 select i.id, %(event_id)s, %(epoch)s, %(day)s, %(event_seq)s, %(route)s, %(step)s, %(provider)s, %(kind)s,
-       i.recipient_id, i.template, i.variables, case when d.doubtful then 'DOUBT' else 'PLANNED' end,
+       i.recipient_id, i.template, i.variables,
+       case when w.why is not null then 'SUPPRESSED' when d.doubtful then 'DOUBT' else 'PLANNED' end,
        %(priority)s, case when d.doubtful then a.look_at else d.due_at end, %(now)s, %(now)s,
-       d.due_at + %(max_age)s::interval,
-       case when d.doubtful then d.due_at end, case when d.doubtful then d.due_at end,
-       case when d.doubtful then d.due_at end
+       d.due_at + %(max_age)s::interval, w.why, case when w.why is not null then %(now)s end,
+       case when d.doubtful and w.why is null then d.due_at end,
+       case when d.doubtful and w.why is null then d.due_at end,
+       case when d.doubtful and w.why is null then d.due_at end
 from rows from (unnest(%(ids)s::uuid[]), unnest(%(people)s::uuid[]), unnest(%(templates)s::text[]),
                 jsonb_array_elements(%(variables)s::jsonb))
      with ordinality as i (id, recipient_id, template, variables, place)
@@ -56,4 +58,7 @@ cross join installation a
 cross join lateral (
     select due_at, coalesce(due_at <= a.adopted_at, false) as doubtful
     from (select %(starts_at)s::timestamptz + (%(place)s + i.place - 1) * %(pace)s::interval as due_at) x) d
+cross join lateral (
+    select case when %(epoch)s > 0
+        then not_again(%(event_id)s, %(epoch)s, %(step)s, i.recipient_id, null, %(event_seq)s) end as why) w
 on conflict (id) do nothing

@@ -134,6 +134,12 @@ async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: dateti
     await conn.execute(_SQL["insert plans"], {"plans": rows.document(written), "now": now})
 
 
+async def standing_plans(conn: AsyncConnection, plans: Sequence[Plan]) -> dict[UUID, str]:
+    """The digests of those of these plans that are there, by event."""
+    values = {"event_ids": [one.event.id for one in plans], "epochs": [one.epoch for one in plans]}
+    return dict(await (await conn.execute(_SQL["standing plans"], values)).fetchall())
+
+
 async def insert_effects(
     conn: AsyncConnection, planned: Sequence[tuple[Event, int, PlannedEffect]], now: datetime
 ) -> set[UUID]:

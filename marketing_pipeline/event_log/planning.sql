@@ -49,6 +49,12 @@ from json_to_recordset(%(plans)s::json)
            excluded jsonb)
 on conflict do nothing
 
+-- standing plans --
+-- Which of these plans are there, and what they promise.
+select p.event_id, p.digest
+from unnest(%(event_ids)s::uuid[], %(epochs)s::int[]) as w (event_id, epoch)
+join plans p using (event_id, epoch)
+
 -- lock once --
 -- Whoever takes one of these keys waits for whoever has just done so, and then reads what they wrote.
 select from once_taken where key = any(%(keys)s) order by key for update
@@ -70,26 +76,30 @@ select effect_id from once_taken where effect_id = any(%(effect_ids)s)
 
 -- insert effects --
 -- Writes planned effects; the primary key is the last word on "once". What was due before this log
--- was adopted may have been sent in its earlier life, and starts in doubt.
+-- was adopted may have been sent in its earlier life, and starts in doubt. In a later epoch nobody is
+-- sent what is still open, or unknown, in another one.
 insert into effects (id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
                      ordering_key, template, variables, state, priority, due_at, created_at, updated_at,
                      expires_at, once_key, last_error, settled_at,
                      doubt_since, first_attempt_at, last_attempt_at)
 select i.id, i.event_id, i.epoch, i.day, i.event_seq, i.route, i.step, i.provider, i.kind,
        i.recipient_id, i.ordering_key, i.template, i.variables,
-       case when i.refused then 'SUPPRESSED' when i.due_at <= a.adopted_at then 'DOUBT' else 'PLANNED' end,
+       case when w.why is not null then 'SUPPRESSED' when i.due_at <= a.adopted_at then 'DOUBT' else 'PLANNED' end,
        i.priority, case when i.due_at <= a.adopted_at then a.look_at else i.due_at end, %(now)s, %(now)s,
-       i.expires_at, i.once_key,
-       case when i.refused then 'once: another effect has reached this person, or will' end,
-       case when i.refused then %(now)s end,
-       case when not i.refused and i.due_at <= a.adopted_at then i.due_at end,
-       case when not i.refused and i.due_at <= a.adopted_at then i.due_at end,
-       case when not i.refused and i.due_at <= a.adopted_at then i.due_at end
+       i.expires_at, i.once_key, w.why, case when w.why is not null then %(now)s end,
+       case when w.why is null and i.due_at <= a.adopted_at then i.due_at end,
+       case when w.why is null and i.due_at <= a.adopted_at then i.due_at end,
+       case when w.why is null and i.due_at <= a.adopted_at then i.due_at end
 from json_to_recordset(%(effects)s::json)
      as i (id uuid, event_id uuid, epoch int, day date, event_seq bigint, route text, step text, provider text,
            kind text, recipient_id uuid, ordering_key text, template text, variables jsonb, priority smallint,
            due_at timestamptz, expires_at timestamptz, once_key text, refused bool)
 cross join installation a
+cross join lateral (
+    select case
+        when i.refused then 'once: another effect has reached this person, or will'
+        when i.epoch > 0 then not_again(i.event_id, i.epoch, i.step, i.recipient_id, i.ordering_key, i.event_seq)
+    end as why) w
 order by i.id
 on conflict (id) do nothing
 

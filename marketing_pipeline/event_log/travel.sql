@@ -3,7 +3,7 @@
 with cuts as (
     select cut_seq, cut_at from plans where campaign is not null
     union all
-    select cut_seq, cut_at from proposals
+    select cut_seq, cut_at from proposals where kind = 'campaign'
 )
 select greatest(
            (select coalesce(max(seq), 0) from marketing_events where created_at <= %(at)s),

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from marketing_pipeline.delivery import proposals
 from marketing_pipeline.delivery.proposals import Shown
 from marketing_pipeline.domain.audience import Why
 from marketing_pipeline.domain.rules import Unplannable
-from marketing_pipeline.event_log import approvals, travel
+from marketing_pipeline.event_log import approvals, intake, travel
 from marketing_pipeline.event_log.approvals import Approval, CannotApprove, ProposalKind
 from marketing_pipeline.event_log.travel import NoPast
 from marketing_pipeline_tests import campaigning
@@ -326,8 +327,6 @@ def test_every_past_plan_comes_out_again_at_its_instant(database: str, folder: P
     """Also where a transaction was open, and after a template and a route were edited."""
 
     async def story(log: Log) -> None:
-        from psycopg import AsyncConnection
-
         async with await AsyncConnection.connect(database) as slow:
             for round in range(4):
                 await log.leads(range(round * 5, round * 5 + 5))
@@ -362,6 +361,4 @@ def test_every_past_plan_comes_out_again_at_its_instant(database: str, folder: P
 
 
 async def _insert_lead(conn: Any, number: int, at: Any) -> None:
-    from marketing_pipeline.event_log import intake
-
     await intake.record(conn, [campaigning.lead(number, at)], at)

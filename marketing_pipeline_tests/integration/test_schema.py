@@ -164,7 +164,9 @@ VALID: dict[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "resend": (
         "proposals",
-        _PROPOSAL | {"kind": "resend", "from_day": NOW.date(), "to_day": NOW.date()},
+        _PROPOSAL
+        | {"kind": "resend", "from_day": NOW.date(), "to_day": NOW.date()}
+        | {"types": ["LEAD_CAPTURE"], "days": Jsonb({})},
     ),
     "approval": (
         "approvals",

@@ -49,7 +49,8 @@ create table proposals (
     occurrence timestamptz,
     from_day date,                        -- of a resend
     to_day date,
-    types text[],                         -- of a resend; null: all
+    types text[],                         -- of a resend
+    days jsonb,                           -- of a resend: each day's own digest, of which `digest` is taken
     epoch integer not null check (epoch >= 0),
     cut_seq bigint not null,
     cut_at timestamptz not null,
@@ -59,7 +60,8 @@ create table proposals (
     excluded jsonb not null check (jsonb_typeof(excluded) = 'object'),
     created_at timestamptz not null,
     check ((kind = 'campaign') = (campaign is not null and event_id is not null)),
-    check ((kind = 'resend') = (from_day is not null and to_day is not null))
+    check ((kind = 'resend') = (from_day is not null and to_day is not null and types is not null
+                                and days is not null))
 );
 create index proposals_digest on proposals (digest, created_at);
 create index proposals_event on proposals (event_id, created_at) where event_id is not null;
@@ -105,3 +107,25 @@ create trigger interventions_kept before update or delete or truncate on interve
 -- Steps of sequences wait here by the thousand: only those that are due are read.
 create index marketing_events_triggers on marketing_events (scheduled_at)
     where status = 'PENDING' and type = 'CAMPAIGN_TRIGGER';
+
+-- Why an effect of a later epoch must not be sent beside what another epoch has open, and why data of
+-- an old event must not replace newer data; null: it may.
+create function not_again(of_event uuid, in_epoch integer, of_step text, person uuid, contact text, seq bigint)
+returns text language sql stable as $$
+    select coalesce(
+        (select 'open in epoch ' || o.epoch || ': it is not sent again before that has ended'
+         from effects o
+         where o.recipient_id = person and o.event_id = of_event and o.step = of_step and o.epoch <> in_epoch
+           and o.state in ('PLANNED', 'SENDING', 'DOUBT', 'UNKNOWN')
+         order by o.epoch limit 1),
+        (select 'open in epoch ' || o.epoch || ': it is not sent again before that has ended'
+         from effects o
+         where person is null and o.event_id = of_event and o.step = of_step and o.epoch <> in_epoch
+           and o.state in ('PLANNED', 'SENDING', 'DOUBT', 'UNKNOWN')
+         order by o.epoch limit 1),
+        (select 'superseded: newer data has gone to this contact, and older would replace it'
+         from effects o
+         where contact is not null and o.recipient_id = person and o.ordering_key = contact and o.event_seq > seq
+           and o.state in ('PLANNED', 'SENDING', 'DOUBT', 'SENT', 'UNKNOWN')
+         limit 1))
+$$;
