@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 from hypothesis import given
@@ -310,6 +311,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 PLACES = list(places(document.read(SHIPPED).value))
 
 
+@hypothesis.settings(deadline=None)  # it reads files
 @given(st.sampled_from(PLACES), st.sampled_from(JUNK), st.booleans())
 def test_whatever_stands_in_a_place_it_is_taken_or_told_in_plain_words(
     place: tuple[Any, ...], junk: object, beside: bool
