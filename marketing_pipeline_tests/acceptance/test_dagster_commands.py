@@ -46,6 +46,20 @@ class Installation:
             "MARKETING_SANDBOX_URL": sandbox.url,  # or it would call providers
         }
 
+    def run(self, *command: str) -> None:
+        """A command that ends by itself."""
+        done = subprocess.run(
+            [BIN / command[0], *command[1:]],
+            cwd=self.folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr
+
     @contextmanager
     def running(self, *command: str) -> Iterator[None]:
         """A command until it is interrupted as by Ctrl-C; then all it started ends by itself."""
@@ -86,9 +100,9 @@ def installation(tmp_path: Path, sandbox: Sandbox) -> Iterator[Installation]:
     embedded.stop(made.state, force=True)
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
     """Wait; servers that are not there yet are waited for as well."""
-    ends = time.monotonic() + PATIENCE
+    ends = time.monotonic() + patience
     last = "it was not so"
     while time.monotonic() < ends:
         try:
@@ -97,7 +111,7 @@ def until(holds: Callable[[], bool]) -> None:
         except AWAY as error:
             last = repr(error)
         time.sleep(0.2)
-    pytest.fail(f"after {PATIENCE:.0f} s still: {last}")
+    pytest.fail(f"after {patience:.0f} s still: {last}")
 
 
 def free_port() -> int:
@@ -151,3 +165,33 @@ def test_the_daemon_delivers_what_is_recorded_and_dagster_dev_shows_it(
         }
         assert shown(port) == {"sent": 2, "effects": 2, "events": 1, "calls": 2, "retries": 0}
     assert len(sandbox.acts()) == 2, "starting again sent nothing"
+
+
+def triggered(database: str) -> list[str]:
+    """The status of each event that a schedule has recorded."""
+    with psycopg.connect(database) as conn:
+        rows = conn.execute("select status from marketing_events where source = 'schedule'")
+        return [row[0] for row in rows]
+
+
+@pytest.mark.timeout(300)
+def test_a_campaign_is_sent_by_its_schedule_once_that_is_switched_on(
+    installation: Installation, sandbox: Sandbox
+) -> None:
+    file = installation.folder / "campaigns" / "pipeline.yaml"
+    plain = "  news: {audience: everybody, template: news"
+    text = file.read_text()
+    assert plain in text
+    minutely = f'{plain}, schedule: {{cron: "* * * * *", timezone: Europe/Berlin}}'
+    file.write_text(text.replace(plain, minutely))
+    database = installation.database
+    with installation.running("dagster-daemon", "run"):
+        until(lambda: schema.present(database) == schema.newest())
+        record(database, [lead(1)])
+        until(lambda: states(database) == {"SENT": 2})
+        assert triggered(database) == [], "it is off"
+        installation.run("dagster", "schedule", "start", "campaign_news")
+        until(lambda: triggered(database) != [], 60 + PATIENCE)  # a minute must begin
+        until(lambda: "COMPLETED" in triggered(database))
+        assert sandbox.acts() == dict.fromkeys(sent(database), 1)
+        assert states(database)["SENT"] >= 3

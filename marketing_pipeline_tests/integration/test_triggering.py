@@ -146,6 +146,21 @@ def test_a_schedule_switched_on_in_the_afternoon_leaves_the_morning_alone(databa
     assert instants(looked(database, tomorrow, daily, since=afternoon).recorded) == [tomorrow]
 
 
+def test_what_was_due_while_a_schedule_was_off_is_left_alone(database: str) -> None:
+    looked(database, NOON, since=NOON - HOUR)
+    on_again = NOON + 5 * HOUR / 2
+    told = looked(database, on_again + timedelta(minutes=1), since=on_again)
+    assert (told.recorded, told.missed) == ((), ())
+    assert instants(looked(database, NOON + 3 * HOUR, since=on_again).recorded) == [NOON + 3 * HOUR]
+
+
+def test_a_clock_that_is_ahead_keeps_nothing_from_the_others(database: str) -> None:
+    assert looked(database, NOON + HOUR, since=NOON + HOUR / 2).recorded
+    assert instants(looked(database, NOON, since=NOON - HOUR).recorded) == [NOON]
+    told = looked(database, NOON + HOUR, since=NOON - HOUR)
+    assert (told.recorded, told.repeated, told.missed) == ((), (), ())
+
+
 def test_a_look_that_is_a_little_late_is_on_time_under_every_policy(database: str) -> None:
     for turn, policy in enumerate(Late):
         at = NOON + turn * HOUR
