@@ -154,8 +154,11 @@ def test_what_was_due_while_a_schedule_was_off_is_left_alone(database: str) -> N
     assert instants(looked(database, NOON + 3 * HOUR, since=on_again).recorded) == [NOON + 3 * HOUR]
 
 
-def test_a_clock_that_is_ahead_keeps_nothing_from_the_others(database: str) -> None:
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_clock_that_is_ahead_keeps_nothing_from_the_others(database: str, planned: bool) -> None:
     assert looked(database, NOON + HOUR, since=NOON + HOUR / 2).recorded
+    if planned:
+        plan(database, triggering.event_id("news", NOON + HOUR))
     assert instants(looked(database, NOON, since=NOON - HOUR).recorded) == [NOON]
     told = looked(database, NOON + HOUR, since=NOON - HOUR)
     assert (told.recorded, told.repeated, told.missed) == ((), (), ())
