@@ -20,7 +20,7 @@ from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.triggering import ByHand
 from marketing_pipeline.domain import occurrences
 from marketing_pipeline.domain.event import InvalidEvent
-from marketing_pipeline.event_log import triggers
+from marketing_pipeline.event_log import approvals, triggers
 from marketing_pipeline.event_log.intake import Recorded
 from marketing_pipeline.event_log.triggers import Last, Step
 
@@ -40,7 +40,7 @@ class Found:
 
 def trigger(name: str, at: str | None, why: str | None) -> tuple[Recorded, CampaignEntry]:
     """Record that a campaign is due now, or at an instant; what its schedule records there is the
-    same event.
+    same event. Where a plan was approved for a trigger that nobody has given yet, this is it.
 
     Raises:
         InvalidEvent: `at` is no instant with an offset, or one that the log does not take.
@@ -49,10 +49,18 @@ def trigger(name: str, at: str | None, why: str | None) -> tuple[Recorded, Campa
     used = assemble(asking.used()).configuration
     planning.known(used, name)
     now = datetime.now(UTC)
-    instant = now if at is None else _instant(at)
+    asked = None if at is None else _instant(at)
     by_hand = ByHand(who=undecided.login(), why=why)
-    told = asking.ask(lambda conn: triggering.trigger(conn, name, instant, now, by_hand))
-    return told, used.file.campaigns[name]
+
+    async def record(conn: psycopg.AsyncConnection) -> Recorded:
+        instant = asked
+        if instant is None:
+            agreed = await approvals.ready(conn, name, now)
+            instant = now if agreed is None else agreed.occurrence
+        assert instant is not None, "of a campaign there is one"
+        return await triggering.trigger(conn, name, instant, now, by_hand)
+
+    return asking.ask(record), used.file.campaigns[name]
 
 
 def overview(now: datetime) -> dict[str, Any]:

@@ -12,16 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from marketing_pipeline.campaigns import checking, values
+from marketing_pipeline.campaigns import values
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.cli import asking
-from marketing_pipeline.delivery import proposals
+from marketing_pipeline.delivery import plan_requests
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.crowds import Page
 from marketing_pipeline.delivery.proposals import Shown
 from marketing_pipeline.delivery.surveys import Watch, mail_of
-from marketing_pipeline.event_log import approvals
-from marketing_pipeline.event_log.approvals import Approval, ProposalKind
+from marketing_pipeline.event_log.approvals import Approval
 
 
 def plan(name: str, at: str | None, as_of: str | None, people: Path | None) -> Shown:
@@ -31,19 +30,19 @@ def plan(name: str, at: str | None, as_of: str | None, people: Path | None) -> S
         CannotPlan, Unplannable, NoPast: each says why and what to do.
         ConfigError: the operator's file cannot be used.
     """
-    if at is not None and as_of is not None:
-        _refuse("--at is an occurrence to come and --as-of one of the past; give one of them")
+    plan_requests.check_times(at, as_of)
     used = assemble(asking.used()).configuration
-    occurrence, past = _instant("--at", at), _instant("--as-of", as_of)
+    occurrence = plan_requests.instant("--at", at)
+    past = plan_requests.instant("--as-of", as_of)
     if past is None:
         known(used, name)
 
     async def made(conn: psycopg.AsyncConnection) -> Shown:
         with _written(people) as write, _progress(write) as watch:
-            if past is not None:
-                return await proposals.as_of(conn, used, name, past, watch=watch)
             now = datetime.now(UTC)
-            return await proposals.propose(conn, used, name, at=occurrence, now=now, watch=watch)
+            return await plan_requests.plan(
+                conn, used, name, at=occurrence, as_of=past, now=now, watch=watch
+            )
 
     return asking.ask(made)
 
@@ -53,36 +52,19 @@ def approve(name: str, digest: str, who: str, why: str, life: str | None) -> App
 
     Raises:
         CannotApprove: no such plan was shown, or it is too late for it.
+        CannotPlan: the file has no such campaign.
     """
     used = assemble(asking.used()).configuration
     known(used, name)
-    lasts = used.file.campaigns[name].approval_life if life is None else _span("--life", life)
-
-    async def agreed(conn: psycopg.AsyncConnection) -> Approval:
-        of = await approvals.proposal(conn, digest, ProposalKind.CAMPAIGN, name)
-        return await approvals.approve(conn, of, who=who, why=why, life=lasts)
-
-    return asking.ask(agreed)
+    lasts = None if life is None else _span("--life", life)
+    return asking.ask(
+        lambda conn: plan_requests.approve(conn, used, name, digest, who=who, why=why, life=lasts)
+    )
 
 
 def known(used: Configuration, name: str) -> None:
-    """Leave, with what may have been meant, where the file has no such campaign."""
-    if name not in used.file.campaigns:
-        meant = checking.suggestion(name, used.file.campaigns)
-        _refuse(f"CAMPAIGN: {name!r} is not in {used.document.path.name}; {meant}")
-
-
-def _instant(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    remedy = "write 2026-03-01T09:00+01:00, or Z at its end for UTC"
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        _refuse(f"{option}: {text!r} is no instant; {remedy}")
-    if found.tzinfo is None:
-        _refuse(f"{option}: {text!r} has no offset from UTC; {remedy}")
-    return found
+    """Raises CannotPlan, with what may have been meant, where the file has no such campaign."""
+    plan_requests.check_known("CAMPAIGN", used, name)
 
 
 def _span(option: str, text: str) -> timedelta:
@@ -119,7 +101,8 @@ def _written(path: Path | None) -> Iterator[Watch | None]:
 def _progress(write: Watch | None) -> Iterator[Callable[[Page], None]]:
     """Counts people on stderr while they are gone through."""
     columns = (TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} people"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    bar = Console(stderr=True)
+    with Progress(*columns, console=bar, transient=True, disable=not bar.is_terminal) as progress:
         task = progress.add_task("planning", total=None)
 
         def watch(page: Page) -> None:

@@ -116,8 +116,9 @@ async def _subject(
         if entry is not None and entry.schedule is not None:
             following = occurrences.next_after(entry.schedule.schedule(), now)
             at = None if following is None else following.instant
-        elif (agreed := await approvals.ready(conn, name, now)) is not None:
-            at = agreed.occurrence  # it is the one that a trigger will be of
+        else:
+            seen = await approvals.ready(conn, name, now) or await approvals.shown(conn, name, now)
+            at = None if seen is None else seen.occurrence
     event = _hypothetical(name, at or now)
     recorded = await travel.event(conn, event.id)
     return (event, False) if recorded is None else (recorded, True)

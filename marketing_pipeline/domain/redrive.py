@@ -32,6 +32,7 @@ class FailedEffect:
     once_lost: bool  # another effect has taken what `once` grants a single one
     superseded: bool  # a newer write for the same contact has gone out, or may have
     cancelled: str | None  # why a person cancelled its campaign
+    resent: bool  # its event was planned again in a later epoch
     forgotten: bool  # it failed before the log was adopted, and may have been redriven since
 
 
@@ -44,6 +45,8 @@ def why_not(failed: FailedEffect, providers: Collection[str], now: datetime) -> 
     """
     if failed.cancelled is not None:
         return f"cancelled: {failed.cancelled}"
+    if failed.resent:
+        return "resent: its event was planned again in a later epoch, which sends it"
     if failed.last_outcome is None:
         return f"never attempted: {failed.last_error}"
     if failed.last_outcome not in _SAFE:

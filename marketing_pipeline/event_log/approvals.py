@@ -116,6 +116,15 @@ async def ready(conn: AsyncConnection, campaign: str, now: datetime) -> Proposal
     return _proposal(rows[0]) if rows else None
 
 
+async def shown(conn: AsyncConnection, campaign: str, now: datetime) -> Proposal | None:
+    """The plan that was shown last, approved or not, of a trigger that nobody has given yet.
+
+    Of the last day: whoever looks at a campaign twice sees two plans of one trigger.
+    """
+    rows = await _rows(conn, "shown", {"campaign": campaign, "now": now})
+    return _proposal(rows[0]) if rows else None
+
+
 async def approve(
     conn: AsyncConnection, of: Proposal, *, who: str, why: str, life: timedelta
 ) -> Approval:

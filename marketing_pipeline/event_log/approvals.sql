@@ -58,3 +58,11 @@ select p.* from approvals a join proposals p on p.id = a.proposal
 where p.campaign = %(campaign)s and p.kind = 'campaign' and a.expires_at > %(now)s
   and not exists (select from marketing_events m where m.id = p.event_id)
 order by a.created_at desc limit 1
+
+-- shown --
+-- The plan that was shown last of a trigger by hand that nobody has given yet, lately.
+select p.* from proposals p
+where p.campaign = %(campaign)s and p.kind = 'campaign' and p.occurrence <= %(now)s
+  and p.created_at > %(now)s - interval '24 hours'
+  and not exists (select from marketing_events m where m.id = p.event_id)
+order by p.created_at desc, p.id desc limit 1

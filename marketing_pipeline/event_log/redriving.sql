@@ -31,7 +31,8 @@ select e.id, e.event_id, e.provider, last.outcome as last_outcome, e.last_error,
                  and (o.event_seq, o.id) > (e.event_seq, e.id)
                  and o.state in ('SENDING', 'DOUBT', 'SENT', 'UNKNOWN')) as superseded,
        coalesce(e.settled_at <= i.adopted_at, false) as forgotten,
-       (select h.reason from holds h where h.event_id = e.event_id and h.state = 'cancelled') as cancelled
+       (select h.reason from holds h where h.event_id = e.event_id and h.state = 'cancelled') as cancelled,
+       exists (select from plans p where p.event_id = e.event_id and p.epoch > e.epoch) as resent
 from unnest(%(ids)s::uuid[]) as w (id)
 join effects e on e.id = w.id and e.state = 'FAILED'
 cross join installation i

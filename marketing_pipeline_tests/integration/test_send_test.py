@@ -56,9 +56,7 @@ def test_a_test_is_one_mail_to_one_address(used: Settings, database: str, sandbo
     asyncio.run(verify())
 
 
-def test_a_test_that_cannot_be_rendered_is_refused_before_it_is_recorded(
-    used: Settings, database: str
-) -> None:
+def test_a_test_that_cannot_be_rendered_is_refused_before_it_is_recorded(used: Settings) -> None:
     for arguments, told in (
         (("welcom", "--to", "me@example.com"), "welcome"),
         (("welcome", "--to", "me"), "is not an e-mail address"),

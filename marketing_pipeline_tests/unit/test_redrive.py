@@ -35,6 +35,7 @@ FAILED = FailedEffect(
     once_lost=False,
     superseded=False,
     cancelled=None,
+    resent=False,
     forgotten=False,
 )
 NEWS = Campaign(
@@ -66,6 +67,7 @@ def test_what_never_reached_its_provider_is_sent_once_more(outcome: str) -> None
 @pytest.mark.parametrize(
     ("but", "reason"),
     [
+        ({"resent": True}, "resent: its event was planned again in a later epoch, which sends it"),
         ({"last_outcome": "REFUSED", "last_error": "no such user"}, "refused: no such user"),
         ({"last_outcome": "AMBIGUOUS"}, "ambiguous: connection refused"),
         ({"last_outcome": "ACCEPTED"}, "accepted: connection refused"),
