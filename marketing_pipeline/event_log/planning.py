@@ -207,12 +207,16 @@ async def _takers(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> se
 
 
 async def mark_planned(conn: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
+    if not ids:
+        return
     await conn.execute(_SQL["mark planned"], {"ids": list(ids), "now": now})
 
 
 async def mark_unplannable(
     conn: AsyncConnection, reasons: Mapping[UUID, str], now: datetime
 ) -> None:
+    if not reasons:
+        return
     values = {"ids": list(reasons), "reasons": list(reasons.values()), "now": now}
     await conn.execute(_SQL["mark unplannable"], values)
 
