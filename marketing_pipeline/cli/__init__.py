@@ -326,8 +326,9 @@ def plan(
 ) -> None:
     """Who would get what, who would not and why, and the digest to approve; sends nothing."""
     from marketing_pipeline.cli import plan_page, planning
+    from marketing_pipeline.delivery import plan_document
 
-    told = plan_page.document(planning.plan(campaign, at, as_of, people))
+    told = plan_document.document(planning.plan(campaign, at, as_of, people))
     if as_json:
         print(json.dumps(told))
     else:

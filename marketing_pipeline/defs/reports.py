@@ -23,7 +23,7 @@ def of_day(tally: Tally) -> dict[str, Value]:
         "events": sum(tally.events.values()),
         "calls": tally.calls,
         "retries": tally.retries,
-        "by_provider": MetadataValue.md(_table(tally.providers)),
+        "by_provider": MetadataValue.md(_by_provider(tally.providers)),
     }
 
 
@@ -34,8 +34,8 @@ def of_troubles(troubles: Sequence[Trouble]) -> dict[str, Value]:
     lines = [["effect", "provider", "state", "reason", "its story"], ["---"] * 5]
     for one in troubles:
         command = f"`marketing-pipeline explain {one.id}`"
-        lines.append([str(one.id), one.provider, one.state, _cell(one.reason), command])
-    return {"troubles": MetadataValue.md(_lines(lines))}
+        lines.append([str(one.id), one.provider, one.state, cell(one.reason), command])
+    return {"troubles": MetadataValue.md(table(lines))}
 
 
 def of_verification(found: Verification) -> dict[str, Value]:
@@ -72,19 +72,20 @@ def unbalanced(balances: list[Balance]) -> list[str]:
     ]
 
 
-def _table(providers: Mapping[str, Mapping[str, int]]) -> str:
+def _by_provider(providers: Mapping[str, Mapping[str, int]]) -> str:
     states = sorted({state for counts in providers.values() for state in counts})
     lines = [["provider", *states], ["---"] * (len(states) + 1)]
     for provider, counts in sorted(providers.items()):
         lines.append([provider, *(str(counts.get(state, 0)) for state in states)])
-    return _lines(lines)
+    return table(lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """One line of a table, whatever a provider said, and nobody's address in it."""
     plain = " ".join(telemetry.redact(text).split())
     return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first two rows are its head, and the rule below that."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -162,6 +162,7 @@ def test_the_daemon_delivers_what_is_recorded_and_dagster_dev_shows_it(
             "deliveries": {"marketing_events"},
             "leads": {"deliveries"},
             "campaign_performance": {"deliveries"},
+            "campaign_plan": set(),
         }
         assert shown(port) == {"sent": 2, "effects": 2, "events": 1, "calls": 2, "retries": 0}
     assert len(sandbox.acts()) == 2, "starting again sent nothing"

@@ -202,6 +202,7 @@ def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
         "deliveries",
         "leads",
         "campaign_performance",
+        "campaign_plan",
     }
     assert {key.name for key in repository.asset_graph.asset_check_keys} == {
         "conservation",
@@ -219,6 +220,7 @@ def test_the_page_loads_and_names_what_it_should(page: Definitions) -> None:
     }
     assert repository.has_job("deliver_pending")
     assert repository.has_job("control_campaign")
+    assert repository.has_job("approve_campaign")
 
 
 def test_what_a_lone_operator_would_forget_to_turn_on_runs_by_itself(page: Definitions) -> None:
