@@ -56,9 +56,11 @@ def document(report: "Report") -> dict[str, Any]:
 def show(told: dict[str, Any]) -> None:
     """A line for each event, and what was left alone."""
     for one in told["events"]:
-        name = f"{one['campaign']} ({one['event_id']})"
+        name = f"{one['campaign'] or 'one mail'} ({one['event_id']})"
         if one["refused"] is not None:
-            console.print(f"[yellow]left alone[/]: {one['refused']}", highlight=False)
+            console.print(
+                f"left alone: {one['refused']}", highlight=False, markup=False, soft_wrap=True
+            )
             continue
         of = one["tally"]
         again = f" ({_DONE[Action(told['action'])]} already)" if one["again"] else ""
@@ -69,11 +71,15 @@ def show(told: dict[str, Any]) -> None:
         )
         done = _DONE[Action(told["action"])]
         console.print(
-            f"{name} is {done}{again}: {counts} of {of['planned']:,} planned", highlight=False
+            f"{name} is {done}{again}: {counts} of {of['planned']:,} planned",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     if told["later"]:
         console.print(
-            f"{told['later']:,} of its events are due later and go on: name one by its id"
+            f"{told['later']:,} of its events are due later and go on: name one by its id",
+            soft_wrap=True,
         )
 
 
@@ -85,13 +91,14 @@ def _control(
     said = Said(why=why, who=undecided.login() if who is None else who)
     if action is Action.CANCEL and not yes and sys.stdin.isatty():
         typer.confirm(f"Cancel {what} for good?", abort=True)
+    progress_to = Console(stderr=True)
     with Progress(
         TextColumn("effects moved"),
         BarColumn(),
         MofNCompleteColumn(),
-        console=Console(stderr=True),
+        console=progress_to,
         transient=True,
-        disable=as_json,
+        disable=as_json or not progress_to.is_terminal,
     ) as progress:
         bar = progress.add_task(str(action), total=None)
         report = ask(
