@@ -71,21 +71,12 @@ def of_campaign(campaign: str, said: Schedule) -> ScheduleDefinition:
         rate_limit: SharedRateLimit,
         providers: Providers,
     ) -> RunRequest | SkipReason:
-        assembly = providers.assembly()
-        present = _present(assembly, campaign)
-        if isinstance(present, str):
-            return SkipReason(present)
+        used = providers.assembly()
         since = switched_on(context.instance, name)
-        if since is None:
-            following = occurrences.next_after(present, datetime.now(UTC))
-            return SkipReason(f"is switched off, and records nothing; {_next(following, present)}")
-        tick = look(event_log, campaign, present, since)
-        story = told(campaign, tick, present)
-        if ticks.wake_minutes(present) != waking:
-            story += "; the file has other times by now: reload the definitions"
-        if not tick.recorded:
+        story, recorded = _looked(event_log, used, campaign, since, waking)
+        if not recorded:
             return SkipReason(story)
-        if reason := why_no_run(event_log, rate_limit, assembly):
+        if reason := why_no_run(event_log, rate_limit, used):
             return SkipReason(f"{story}; {reason}")
         context.log.info(story)
         return RunRequest(tags={TAG: campaign})
@@ -93,12 +84,23 @@ def of_campaign(campaign: str, said: Schedule) -> ScheduleDefinition:
     return wakes
 
 
-def look(event_log: EventLog, campaign: str, present: Schedule, since: datetime) -> Tick:
-    """Look at the clock once."""
-    now = datetime.now(UTC)
-    return event_log.ask(
+def _looked(
+    event_log: EventLog, used: Assembly, campaign: str, since: datetime | None, waking: str
+) -> tuple[str, bool]:
+    """What a look at the clock found, in words, and whether it recorded something."""
+    present, now = _present(used, campaign), datetime.now(UTC)
+    if isinstance(present, str):
+        return present, False
+    if since is None:
+        following = _next(occurrences.next_after(present, now), present)
+        return f"is switched off, and records nothing; {following}", False
+    tick = event_log.ask(
         lambda conn: triggering.tick(conn, campaign, present, since=since, now=now)
     )
+    story = told(campaign, tick, present)
+    if ticks.wake_minutes(present) != waking:
+        story += "; the file has other times by now: reload the definitions"
+    return story, bool(tick.recorded)
 
 
 def _present(used: Assembly, campaign: str) -> Schedule | str:
