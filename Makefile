@@ -9,7 +9,7 @@ BIN := .venv/bin
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header --quiet
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/runtime  ## Run 2,000 events through everything and reconcile (ARGS="--once --json FILE")
 	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline demo $(ARGS)
@@ -40,6 +40,9 @@ chaos: .venv/dev  ## Kill everything, everywhere, and compare the books (TRIALS=
 
 replay-proof: .venv/dev  ## Replay one log in every way and compare the digests (EVENTS=n JSON=FILE)
 	$(BIN)/python -m marketing_pipeline_tests.replay_proof --events $(or $(EVENTS),1000000) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+campaign-trial: .venv/dev  ## Send one campaign through deaths and an unsubscribe storm (RECIPIENTS=n JSON=FILE)
+	$(BIN)/python -m marketing_pipeline_tests.campaign_trial --recipients $(or $(RECIPIENTS),100000) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 lock:  ## Pin the dependencies of pyproject.toml again, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt
@@ -84,4 +87,4 @@ else
 endif
 	@touch $@
 
-.PHONY: help demo up doctor test check bench bench-peers chaos replay-proof lock clean
+.PHONY: help demo up doctor test check bench bench-peers chaos replay-proof campaign-trial lock clean
