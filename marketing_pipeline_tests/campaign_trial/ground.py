@@ -171,10 +171,14 @@ def _operators_folder(home: Path, adapter: str, calls: int) -> None:
 
 @contextmanager
 def _sandbox(record: Path) -> Iterator[str]:
+    """What it says of clients that die goes into a log: they are meant to."""
     command = [sys.executable, "-m", "marketing_pipeline.sandbox", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--record", str(record)], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        record.with_suffix(".log").open("w") as log,
+        subprocess.Popen(
+            [*command, "--record", str(record)], stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             yield process.stdout.readline().split()[1]

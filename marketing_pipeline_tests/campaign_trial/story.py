@@ -35,7 +35,8 @@ LOOK = 0.25  # seconds between two looks at how far it is
 
 _STANDING = """
 select (select coalesce(sum(count), 0) from plans)::int,
-       (select count(*) from effects where state in ('SENT', 'FAILED', 'SUPPRESSED', 'UNKNOWN'))"""
+       (select count(*) from effects where state in ('SENT', 'FAILED', 'SUPPRESSED', 'UNKNOWN')),
+       (select count(*) from effects where state = 'UNKNOWN')"""
 
 Watch = Callable[[str, int, int], None]
 """Told what happens, how many effects are settled, and of how many."""
@@ -143,25 +144,28 @@ class Course:
             while not self._over(conn) and time.monotonic() < ends:
                 if not self._rests(conn, ends):
                     self._strike(conn)
-            if not kills.over(conn):
+            if not self._over(conn):
                 self.troubles.append(f"not settled after {self.size.patience:.0f} s")
         self.own.weather()
         said = [one.stop() or one.crash() for one in self._engines]
         self.troubles += [one for one in said if one]
 
     def _over(self, conn: psycopg.Connection) -> bool:
-        """Is nothing open? Looks after the engines and tells how far it is."""
+        """Is nothing open, and the event told, unless a person has to decide something first?
+
+        Looks after the engines and tells how far it is.
+        """
         for at, engine in enumerate(self._engines):
             if not engine.lives:  # its time was up, or it could not bear it
                 self.troubles += [said for said in [engine.crash()] if said]
                 self._engines[at] = self.own.start()
         row = conn.execute(_STANDING).fetchone()
         assert row is not None
-        planned, settled = row
+        planned, settled, unknown = row
         self._progress = settled / planned if planned else 0.0
         self.storm.reach(self._progress)
         self.watch(f"deliver, {self.kills} killed", settled, planned)
-        return bool(planned) and settled >= planned and kills.over(conn)
+        return 0 < planned <= settled and (unknown > 0 or kills.over(conn))
 
     def _rests(self, conn: psycopg.Connection, ends: float) -> bool:
         """Let it go on for a while; True where it came to its end meanwhile."""
