@@ -16,8 +16,8 @@ def test_a_campaign_reaches_all_who_were_approved_once_and_nobody_who_has_left(
     size = Size(
         recipients=recipients,
         adapter=adapter,
-        calls=recipients // 15,
-        between=(0.8, 2.0),
+        calls=recipients // 10,
+        between=(0.5, 1.5),
         kills=KILLS,
     )
     found = report.judged(story.run(size, lambda *_: None))
