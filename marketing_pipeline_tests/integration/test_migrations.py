@@ -2,19 +2,17 @@
 
 import asyncio
 import json
-import signal
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -23,14 +21,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import AsyncConnection, sql
+from psycopg.types.json import Json
 
 from marketing_pipeline import embedded
+from marketing_pipeline.delivery import campaigns, crowds, replay
+from marketing_pipeline.delivery.crowds import Sending
 from marketing_pipeline.domain.effect import EffectState
-from marketing_pipeline.embedded.account import account, hand_over, launcher
-from marketing_pipeline.event_log import ledger, reading, schema
+from marketing_pipeline.event_log import ledger, planning, reading, schema
 from marketing_pipeline.event_log.ledger import NewAttempt, Purpose, Settlement
+from marketing_pipeline_tests import campaigning, old_postgres
 
-OLD_POSTGRES = Path("/usr/lib/postgresql/15/bin")  # Debian's, and the oldest that is promised
 MIGRATING = 0x6D61726B  # the advisory lock of `migrate`
 DELAY = timedelta(seconds=45)
 
@@ -102,6 +102,23 @@ insert into ingest_keys values ('k1', 'web', repeat('9', 64), '2026-03-01T08:00Z
 insert into views values ('leads', '2026-03-01', 'digest', 1, 'a,b', '2026-03-02T08:00Z');
 insert into observed_days values ('2026-03-01', 'digest.4.open', '2026-03-02T08:00Z');
 """
+# What 0002 added to it.
+AND_AGAIN = """
+update plans set plan_version = 2;
+update effects set expires_at = due_at + interval '1000 years', redrives = 1
+where state = 'PLANNED';
+update effects set once_key = 'LEAD_CAPTURE/' || step || '/email/0/' || recipient_id
+where step in ('step-3', 'step-5');
+insert into once_taken (key, effect_id, since, until)
+select once_key, id, due_at, 'infinity' from effects where once_key is not null;
+update attempts set claim_number = nextval('claim_seq'), setup = repeat('b', 64)
+where (effect_id, number) in (select effect_id, max(number) from attempts group by effect_id);
+insert into resolutions (effect_id, number, action, why, who, calls, created_at)
+select id, 1, 'resend', 'it never came', 'ada', 1, updated_at from effects where state = 'UNKNOWN';
+insert into observed_days (day, data_version, observed_at, moved)
+values ('2026-02-28', 'moved', '2026-03-02T08:00Z', true);
+"""
+HISTORIES = {"0001": HISTORY, "0002": HISTORY + AND_AGAIN}
 FILLED = {
     "attempts",
     "configs",
@@ -116,6 +133,7 @@ FILLED = {
     "templates",
     "views",
 }
+FILLED_AGAIN = FILLED | {"installation", "once_taken", "resolutions"}
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -161,7 +179,7 @@ def upgrade_from(url: str, revision: str) -> Rows:
     """A log of that revision brought to the present one; its rows as they were before."""
     migrate_to(url, revision)
     with psycopg.connect(url) as conn:
-        conn.execute(HISTORY.encode())
+        conn.execute(HISTORIES[revision].encode())
         before = rows(conn)
     assert schema.present(url) == revision
     assert schema.migrate(url) == schema.newest() == schema.present(url)
@@ -253,7 +271,8 @@ WORKED_OFF = {
 def test_an_earlier_log_keeps_its_rows_and_works(empty: str, revision: str) -> None:
     before = upgrade_from(empty, revision)
     with psycopg.connect(empty) as conn:
-        assert {table for table, found in before.items() if found} >= FILLED
+        filled = {table for table, found in before.items() if found}
+        assert filled == (FILLED if revision == "0001" else FILLED_AGAIN)
         assert lost(before, rows(conn)) == set()
     assert asyncio.run(work_off(empty)) == WORKED_OFF
 
@@ -266,6 +285,96 @@ def test_a_row_that_an_upgrade_changed_or_dropped_would_be_seen(empty: str, revi
         conn.execute("update effects set priority = 2 where step = 'step-8'")
         conn.execute("delete from suppressions")
         assert lost(before, rows(conn)) == {"effects", "suppressions"}
+
+
+@pytest.mark.parametrize("revision", earlier())
+def test_what_was_there_before_campaigns_could_be_held_has_the_defaults(
+    empty: str, revision: str
+) -> None:
+    upgrade_from(empty, revision)
+    with psycopg.connect(empty) as conn:
+        found = conn.execute("select state, sent_seq, held_due_at from effects").fetchall()
+        assert {state for state, _, _ in found} == set(EffectState)
+        assert {(seq, held) for _, seq, held in found} == {(0, None)}, "sent before any cut"
+        plans = conn.execute("select campaign, starts_at, excluded from plans").fetchall()
+        assert plans == [(None, None, {})] * 3
+        uses = conn.execute("select since, digest from config_uses").fetchall()
+        assert uses == [(datetime(2026, 3, 1, 8, tzinfo=UTC), "c" * 64)]
+
+
+async def plan_as_version_2(url: str, folder: Path) -> list[UUID]:
+    """A lead and a campaign to two people, of whom one is suppressed: its effects, none sent."""
+    async with campaigning.log(url, campaigning.write(folder)) as log:
+        await log.leads([1, 2])
+        await log.unsubscribe(2)
+        await log.plan()
+        await log.trigger("news")
+        at = log.later()
+        cut = await planning.take_cut(log.conn, at, timedelta(seconds=5))
+        due = await planning.campaign_to_plan(log.conn, at, cut)
+        assert due is not None
+        rules = log.used.meaning.rules
+        sending = Sending(event=due.event, rules=rules, epoch=0, cut=cut, version=2)
+        promised = await crowds.count(log.conn, sending, asyncio.Event())
+        assert promised is not None
+        async with log.conn.transaction():
+            await planning.insert_plans(log.conn, [promised], at)
+            await planning.mark_planned(log.conn, [due.event.id], at)
+        while await campaigns.write_unfinished(log.conn, at, asyncio.Event(), rules):
+            pass
+        await log.conn.execute("update plans set plan_version = 2")
+        return [row["id"] for row in await log.rows("select id from effects where kind = 'email'")]
+
+
+def copy_rows(new: str, old: str) -> None:
+    """Bring a log's rows to one of an earlier revision, which has fewer columns for them."""
+    tables = ("configs", "templates", "recipients", "marketing_events", "suppressions", "plans")
+    with psycopg.connect(new) as source, psycopg.connect(old) as target:
+        there = rows(source)
+        for table in (*tables, "effects"):
+            columns = sql.SQL(", ").join(
+                sql.Identifier(name)
+                for (name,) in target.execute(
+                    "select column_name from information_schema.columns"
+                    " where table_name = %s and is_generated = 'NEVER'",
+                    [table],
+                )
+            )
+            target.execute(
+                sql.SQL(
+                    "insert into {table} ({columns})"
+                    " select {columns} from json_populate_recordset(null::{table}, %s)"
+                ).format(table=sql.Identifier(table), columns=columns),
+                [Json(there[table])],
+            )
+        target.execute("select setval('fact_seq', (select max(seq) from marketing_events) + 9)")
+
+
+async def verified_and_claimable(url: str) -> tuple[tuple[str, ...], set[UUID]]:
+    """What a replay of today finds different, and what could be claimed of the mails."""
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        today = await conn.execute("select distinct day from marketing_events")
+        differences: list[str] = []
+        for (day,) in await today.fetchall():
+            differences += (await replay.verify(conn, day)).differences
+        async with conn.transaction(force_rollback=True):
+            due = await ledger.lock_due(conn, "mail", 10)
+        return tuple(differences), {one.id for one in due}
+
+
+def test_what_was_planned_by_version_2_is_verified_and_sent_after_the_upgrade(
+    empty: str, database: str, tmp_path: Path
+) -> None:
+    planned = asyncio.run(plan_as_version_2(database, tmp_path / "home"))
+    migrate_to(empty, "0002")
+    copy_rows(database, empty)
+    assert schema.migrate(empty) == schema.newest()
+    assert len(planned) == 2
+    assert asyncio.run(verified_and_claimable(empty)) == ((), set(planned))
+    with psycopg.connect(empty, autocommit=True) as conn:
+        conn.execute("update plans set plan_version = 3")
+    differences, _ = asyncio.run(verified_and_claimable(empty))
+    assert differences, "known bad: version 3 leaves out whoever is suppressed"
 
 
 def test_an_empty_database_is_at_no_revision_until_it_is_migrated(empty: str) -> None:
@@ -310,52 +419,9 @@ def test_whoever_migrates_waits_for_another_who_does(empty: str) -> None:
         assert second.result() == schema.newest()
 
 
-@contextmanager
-def _postgres_15(folder: Path) -> Iterator[str]:
-    """The URL of a server of that version, reached over a socket in `folder`."""
-    data = folder / "data"
-    runs_as = account(data)
-    data.mkdir(mode=0o700)
-    sockets = folder / "s"
-    sockets.mkdir(mode=0o700)
-    hand_over(data, runs_as)
-    hand_over(sockets, runs_as)
-    under = launcher(runs_as, parent_death=signal.SIGINT)
-    options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-    initdb = [*under, str(OLD_POSTGRES / "initdb"), "-D", str(data), *options]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd="/")
-    settings = ["-k", str(sockets), "-c", "listen_addresses=", "-c", "fsync=off"]
-    server = [*under, str(OLD_POSTGRES / "postgres"), "-D", str(data), *settings]
-    with (
-        (folder / "log").open("wb") as log,
-        subprocess.Popen(server, stdout=log, stderr=log, cwd="/") as process,
-    ):
-        try:
-            url = f"postgresql://postgres@/postgres?host={sockets}"
-            _await_answer(url, process, folder / "log")
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
-def _await_answer(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    end = time.monotonic() + 30
-    while True:
-        try:
-            psycopg.connect(url).close()
-        except psycopg.OperationalError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-        else:
-            return
-
-
-@pytest.mark.skipif(
-    not (OLD_POSTGRES / "initdb").exists(), reason=f"no PostgreSQL 15 in {OLD_POSTGRES}"
-)
+@pytest.mark.skipif(not old_postgres.is_there(), reason=old_postgres.MISSING)
 def test_postgresql_15_is_enough(tmp_path: Path) -> None:
-    with _postgres_15(tmp_path) as url:
+    with old_postgres.running(tmp_path) as url:
         with psycopg.connect(url) as conn:
             assert conn.info.server_version // 10000 == 15
         before = upgrade_from(url, earlier()[0])
