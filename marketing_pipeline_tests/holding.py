@@ -18,7 +18,7 @@ from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import intake, ledger, planning
+from marketing_pipeline.event_log import intake, ledger, versions
 from marketing_pipeline.event_log.holding import Action, Said
 from marketing_pipeline.event_log.ledger import Candidate, NewAttempt, Purpose, Settlement
 from marketing_pipeline_tests.pipeline import campaign
@@ -112,8 +112,8 @@ async def crowded(database: str, *, persons: int, plan: bool = True) -> AsyncIte
         now = datetime.now(UTC)
         await conn.execute(LEADS.encode(), (persons,))
         meant = meaning.of(body())
-        await planning.keep_template(conn, NEWS, now)
-        await planning.keep_config(conn, meant.rules.digest, meant.body, now)
+        await versions.keep_template(conn, NEWS, now)
+        await versions.keep_config(conn, meant.rules.digest, meant.body, now)
         trigger = campaign("everybody", "c")
         log = Log(url=database, conn=conn, rules=meant.rules, event_id=trigger.id)
         await log.record(trigger)

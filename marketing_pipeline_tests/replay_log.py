@@ -25,7 +25,7 @@ from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.domain import digest, plan
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
-from marketing_pipeline.event_log import history, planning
+from marketing_pipeline.event_log import history, versions
 
 FIRST = date(2026, 3, 1)
 DAYS = 31
@@ -112,9 +112,9 @@ def _keep(url: str, version: int) -> str:
             welcome, news = _templates(version)
             now = datetime.now(UTC)
             for one in (welcome, news):
-                await planning.keep_template(conn, one, now)
+                await versions.keep_template(conn, one, now)
             file = _file(version)
-            await planning.keep_config(conn, file.rules.digest, file.body, now)
+            await versions.keep_config(conn, file.rules.digest, file.body, now)
             return file.rules.digest
 
     return asyncio.run(keep())

@@ -16,7 +16,7 @@ from marketing_pipeline.delivery.crowds import EPOCH, Sending
 from marketing_pipeline.domain import rules
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.rules import Rules, Unplannable
-from marketing_pipeline.event_log import approvals, holding, planning
+from marketing_pipeline.event_log import approvals, holding, planning, versions
 from marketing_pipeline.event_log.approvals import Approval
 from marketing_pipeline.event_log.planning import Cut, Plan
 
@@ -43,7 +43,7 @@ async def write_unfinished(
     """
     written = 0 if by is None else await plan_next(conn, by, now, stopping)
     for unfinished in await planning.unfinished_plans(conn):
-        body = await planning.config(conn, unfinished.config_digest)
+        body = await versions.config(conn, unfinished.config_digest)
         used = meaning.of(body).rules
         written += await writing_out.write_out(conn, unfinished, used, now, stopping)
         await settling.finish(conn, [unfinished.event.id], now)

@@ -9,7 +9,7 @@ from marketing_pipeline.campaigns import meaning, rendering
 from marketing_pipeline.campaigns.meaning import Meaning
 from marketing_pipeline.domain.effect import Contact, Content, EffectKind, Post
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import planning
+from marketing_pipeline.event_log import versions
 
 
 class Inputs(Protocol):
@@ -45,13 +45,13 @@ class Contents:
         for digest in digests:
             await self.meaning(conn, digest)
         if missing := hashes - self._templates.keys():
-            for template in await planning.templates(conn, sorted(missing)):
+            for template in await versions.templates(conn, sorted(missing)):
                 self._templates[template.hash] = template
 
     async def meaning(self, conn: AsyncConnection, digest: str) -> Meaning:
         """What a version of the operator's file meant, read once."""
         if digest not in self._meanings:
-            self._meanings[digest] = meaning.of(await planning.config(conn, digest))
+            self._meanings[digest] = meaning.of(await versions.config(conn, digest))
         return self._meanings[digest]
 
     def of(self, effect: Inputs) -> Content:

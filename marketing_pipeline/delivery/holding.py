@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 
 from marketing_pipeline.campaigns import meaning
 from marketing_pipeline.delivery import settling, writing_out
-from marketing_pipeline.event_log import holding, parking, planning
+from marketing_pipeline.event_log import holding, parking, versions
 from marketing_pipeline.event_log.holding import Action, CannotHold, Said, Tally
 
 Told = Callable[[int], None]  # so many effects more have been moved
@@ -169,7 +169,7 @@ async def _all_parked(conn: AsyncConnection, event_id: UUID, told: Told) -> None
 
 async def _write_rest(conn: AsyncConnection, event_id: UUID) -> None:
     while (unfinished := await parking.unfinished_plan(conn, event_id)) is not None:
-        used = meaning.of(await planning.config(conn, unfinished.config_digest)).rules
+        used = meaning.of(await versions.config(conn, unfinished.config_digest)).rules
         now = datetime.now(UTC)
         if not await writing_out.write_out(conn, unfinished, used, now, asyncio.Event()):
             await asyncio.sleep(_ELSEWHERE)

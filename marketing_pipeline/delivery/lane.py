@@ -150,10 +150,7 @@ class Lane:
             task = asyncio.create_task(self._serve(one, claim, grant, began, asked))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
-        if claim.closed:
-            events = {one.event_id for one in claim.closed}
-            async with self.pool.connection() as conn:
-                await settling.finish(conn, events, datetime.now(UTC))
+        self.settler.ended(one.event_id for one in claim.closed)
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
         return len(claim.calls) + len(claim.closed)

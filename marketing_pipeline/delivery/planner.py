@@ -19,7 +19,7 @@ from marketing_pipeline.domain.event import Event, NewEvent
 from marketing_pipeline.domain.person import Member
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules, Unplannable
-from marketing_pipeline.event_log import intake, planning
+from marketing_pipeline.event_log import intake, planning, versions
 from marketing_pipeline.event_log.planning import Cut, Plan, is_campaign
 
 BATCH = 250  # events a transaction
@@ -50,15 +50,15 @@ class _Batch:
 async def keep(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
     """Keep this version of the operator's file and templates, so that its plans can be redone."""
     for template in used.templates.values():
-        await planning.keep_template(conn, template, now)
+        await versions.keep_template(conn, template, now)
     meaning = used.meaning
-    await planning.keep_config(conn, meaning.rules.digest, meaning.body, now)
+    await versions.keep_config(conn, meaning.rules.digest, meaning.body, now)
 
 
 async def use(conn: AsyncConnection, used: Configuration, now: datetime) -> None:
     """Keep it, and plan by it from now on."""
     await keep(conn, used, now)
-    await planning.use_config(conn, used.meaning.rules.digest, now)
+    await versions.use_config(conn, used.meaning.rules.digest, now)
 
 
 async def plan_due(conn: AsyncConnection, by: Rules, now: datetime) -> Planned:
@@ -83,7 +83,7 @@ async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: da
         fresh = [one.event for one in due if not one.planned]
         known = await singles.known(conn, fresh, by, cut)
         starts = await campaigns.starts_at(conn, [one for one in fresh if is_campaign(one)])
-        made = await asyncio.to_thread(_plan_all, fresh, by, cut, known, starts, now)
+        made = await _planned(fresh, by, cut, known, starts, now)
         await planning.insert_plans(conn, made.plans, now)
         suppressed = await planning.insert_effects(conn, made.effects, now)
         await planning.mark_planned(conn, [p.event.id for p in made.plans] + again, now)
@@ -99,12 +99,17 @@ async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: da
 
 
 async def _planned(
-    events: Sequence[Event], by: Rules, cut: Cut | None, known: Known, now: datetime
+    events: Sequence[Event],
+    by: Rules,
+    cut: Cut | None,
+    known: Known,
+    starts: Mapping[UUID, datetime],
+    now: datetime,
 ) -> _Batch:
     """Few are planned at once; many beside the loop, which calls are waiting for."""
     if len(events) <= FEW:
-        return _plan_all(events, by, cut, known, now)
-    return await asyncio.to_thread(_plan_all, events, by, cut, known, now)
+        return _plan_all(events, by, cut, known, starts, now)
+    return await asyncio.to_thread(_plan_all, events, by, cut, known, starts, now)
 
 
 def _plan_all(

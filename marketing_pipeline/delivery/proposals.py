@@ -15,7 +15,7 @@ from marketing_pipeline.delivery.crowds import EPOCH, Sending
 from marketing_pipeline.delivery.surveys import Change, Survey, Watch
 from marketing_pipeline.domain import occurrences, rules
 from marketing_pipeline.domain.event import Event, EventType, Origin
-from marketing_pipeline.event_log import approvals, planning, travel
+from marketing_pipeline.event_log import approvals, planning, travel, versions
 from marketing_pipeline.event_log.approvals import Approval, Proposal, ProposalKind
 from marketing_pipeline.event_log.planning import Plan
 
@@ -92,11 +92,11 @@ async def as_of(
     """
     made = await travel.plan_at(conn, name, at)
     if made is not None:
-        by = meaning.of(await planning.config(conn, made.config_digest)).rules
+        by = meaning.of(await versions.config(conn, made.config_digest)).rules
         of, exists = crowds.sending(made, by), True
     else:
         digest = await travel.config_at(conn, at)
-        by = meaning.of(await planning.config(conn, digest)).rules
+        by = meaning.of(await versions.config(conn, digest)).rules
         event = _hypothetical(name, at)
         cut = await travel.cut_at(conn, at)
         of, exists = Sending(event=event, rules=by, epoch=EPOCH, cut=cut), False
@@ -168,7 +168,7 @@ async def _shown(
     last = await travel.last_plan(conn, name, but_of=of.event.id, before=before)
     difference = None
     if last is not None:
-        by = meaning.of(await planning.config(conn, last.config_digest)).rules
+        by = meaning.of(await versions.config(conn, last.config_digest)).rules
         difference = await surveys.change(conn, crowds.sending(last, by), of)
     calls = _calls(found)
     return Shown(
@@ -176,7 +176,7 @@ async def _shown(
         survey=found,
         before=last,
         change=difference,
-        sent=await travel.plan_of(conn, of.event.id, of.epoch) if exists else None,
+        sent=await planning.plan(conn, of.event.id, of.epoch) if exists else None,
         approval=approval,
         drift=drift,
         lasts=_lasts(calls, used.file.providers, of, found.count),

@@ -19,7 +19,7 @@ from marketing_pipeline.domain import digest
 from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Unplannable
-from marketing_pipeline.event_log import history
+from marketing_pipeline.event_log import history, planning
 from marketing_pipeline.event_log.history import PastEffect
 from marketing_pipeline.event_log.planning import Plan
 from marketing_pipeline.providers.protocol import Provider
@@ -120,7 +120,8 @@ class _Work:
     async def books(self, unit: Books) -> None:
         """A campaign, page by page: plan and ledger are read side by side in the plan's order."""
         conn = self.by.conn
-        promised = await history.plan(conn, unit.event_id, unit.epoch)
+        promised = await planning.plan(conn, unit.event_id, unit.epoch)
+        assert promised is not None, "plans are never removed"
         meaning = await self.by.meaning(promised.config_digest)
         sending = crowds.sending(promised, meaning.rules)
         self.events += 1

@@ -130,6 +130,14 @@ class Settler:
     def put(self, one: Settlement) -> None:
         self._queue.put_nowait(one)
 
+    def ended(self, events: Iterable[UUID]) -> None:
+        """Something of these has ended without a call; whoever says so waits for no event's lock.
+
+        A process that is frozen while it completes a campaign would hold up everybody else's.
+        """
+        for event_id in set(events):
+            self._ended.put_nowait(event_id)
+
     async def drained(self) -> None:
         """Wait until everything put so far has been committed, and its events told."""
         await self._queue.join()

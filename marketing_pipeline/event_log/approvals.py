@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from marketing_pipeline.event_log import queries
@@ -101,7 +100,7 @@ async def proposal(
             "plan says"
         )
     values = {"digest": f"{digest}%", "kind": kind, "campaign": campaign}
-    rows = await _rows(conn, "proposals", values)
+    rows = await queries.rows(conn, _SQL["proposals"], values)
     if not rows:
         of = f" of {campaign!r}" if campaign else ""
         raise CannotApprove(f"digest: no plan{of} was shown with {digest!r}; make one, and read it")
@@ -112,7 +111,7 @@ async def proposal(
 
 async def ready(conn: AsyncConnection, campaign: str, now: datetime) -> Proposal | None:
     """The plan that was agreed to for a trigger that nobody has given yet."""
-    rows = await _rows(conn, "ready", {"campaign": campaign, "now": now})
+    rows = await queries.rows(conn, _SQL["ready"], {"campaign": campaign, "now": now})
     return _proposal(rows[0]) if rows else None
 
 
@@ -121,7 +120,7 @@ async def shown(conn: AsyncConnection, campaign: str, now: datetime) -> Proposal
 
     Of the last day: whoever looks at a campaign twice sees two plans of one trigger.
     """
-    rows = await _rows(conn, "shown", {"campaign": campaign, "now": now})
+    rows = await queries.rows(conn, _SQL["shown"], {"campaign": campaign, "now": now})
     return _proposal(rows[0]) if rows else None
 
 
@@ -136,13 +135,13 @@ async def approve(
     values = {"event_id": of.event_id, "epoch": of.epoch, "proposal": of.id}
     async with conn.transaction():
         await conn.execute(_SQL["lock event"], values)
-        [standing] = await _rows(conn, "used", values)
+        [standing] = await queries.rows(conn, _SQL["used"], values)
         if standing["planned"]:
             raise CannotApprove("this plan's campaign has been planned already: nothing is left")
         if standing["cancelled"]:
             raise CannotApprove("its campaign was cancelled: trigger it anew")
         said = {"who": who, "why": why, "life": life}
-        [row] = await _rows(conn, "approve", values | said)
+        [row] = await queries.rows(conn, _SQL["approve"], values | said)
         await conn.execute(_SQL["release"], values)
     return Approval(proposal=of, who=who, why=why, **row)
 
@@ -156,7 +155,7 @@ async def standing(
     conn: AsyncConnection, event_id: UUID, epoch: int, config_digest: str, now: datetime
 ) -> Approval | str:
     """The approval by which an event may be planned now, or why there is none."""
-    rows = await _rows(conn, "newest approval", {"event_id": event_id, "epoch": epoch})
+    rows = await queries.rows(conn, _SQL["newest approval"], {"event_id": event_id, "epoch": epoch})
     if not rows:
         return "its plan waits for somebody's approval"
     row = rows[0]
@@ -199,11 +198,3 @@ def _proposal(row: Mapping[str, Any]) -> Proposal:
         excluded=row["excluded"],
         created_at=row["created_at"],
     )
-
-
-async def _rows(
-    conn: AsyncConnection, query: str, values: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL[query], values)
-        return await cursor.fetchall()

@@ -1,11 +1,8 @@
 """Finds out what somebody means by a name: an id, a key, an address, a provider's reference."""
 
-from collections.abc import Mapping
-from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
 
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.payload import UNSTORABLE
@@ -26,7 +23,7 @@ async def find(
     """
     if source is not None:
         key = event.idempotency_key(event.checked_source(source), what)
-        rows = await _rows(conn, "keyed", {"key": key})
+        rows = await queries.rows(conn, _SQL["keyed"], {"key": key})
         if not rows:
             raise NoStory(f"{source!r} has sent no event with the key {what!r}")
         return await story.of_event(conn, rows[0]["id"], limit)
@@ -54,12 +51,18 @@ async def _named(conn: AsyncConnection, what: str) -> list[tuple[str, UUID | str
     """Everything that has this name: a provider's reference may look like anything."""
     found: list[tuple[str, UUID | str]] = []
     if (id := _uuid(what)) is not None:
-        found += [("event", row["id"]) for row in await _rows(conn, "event named", {"id": id})]
-        found += [("effect", row["id"]) for row in await _rows(conn, "effect named", {"id": id})]
-    people = await _rows(conn, "person", {"address": what.lower()})
+        found += [
+            ("event", row["id"])
+            for row in await queries.rows(conn, _SQL["event named"], {"id": id})
+        ]
+        found += [
+            ("effect", row["id"])
+            for row in await queries.rows(conn, _SQL["effect named"], {"id": id})
+        ]
+    people = await queries.rows(conn, _SQL["person"], {"address": what.lower()})
     found += [("recipient", row["id"]) for row in people]
     for name in dict.fromkeys((what, what.strip("<>"))):  # a Message-Id, as mail programs show it
-        if await _rows(conn, "reference", {"reference": name}):
+        if await queries.rows(conn, _SQL["reference"], {"reference": name}):
             found.append(("reference", name))
     return found
 
@@ -69,11 +72,3 @@ def _uuid(what: str) -> UUID | None:
         return UUID(what)
     except ValueError:
         return None
-
-
-async def _rows(
-    conn: AsyncConnection, query: str, values: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL[query], values)
-        return await cursor.fetchall()

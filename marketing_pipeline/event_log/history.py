@@ -97,15 +97,6 @@ async def plans_of_day(
             yield planning.plan_row(row)
 
 
-async def plan(conn: AsyncConnection, event_id: UUID, epoch: int) -> Plan:
-    """A plan that is known to be there: plans are never removed."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL["plan"], {"event_id": event_id, "epoch": epoch})
-        row = await cursor.fetchone()
-        assert row is not None
-        return planning.plan_row(row)
-
-
 async def effects_of_plans(
     conn: AsyncConnection, plans: Sequence[Plan]
 ) -> dict[tuple[UUID, int], list[PastEffect]]:

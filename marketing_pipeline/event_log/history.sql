@@ -28,13 +28,6 @@ from marketing_events m join plans p on p.event_id = m.id
 where m.day = %(day)s and m.type = any(%(types)s) and m.seq >= %(since)s and m.seq < %(before)s
 order by m.seq, p.epoch
 
--- plan --
--- One plan with its event.
-select p.event_id, p.epoch, p.cut_seq, p.cut_at, p.config_digest, p.plan_version, p.count, p.digest,
-       p.inserted, p.starts_at, p.excluded, m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id
-from plans p join marketing_events m on m.id = p.event_id
-where p.event_id = %(event_id)s and p.epoch = %(epoch)s
-
 -- effects of plans --
 -- What the ledger holds of some plans, with the digest of the last bytes that were sent for each.
 select e.event_id, e.epoch, e.id, e.kind, e.provider, e.step, e.recipient_id, e.template, e.variables, e.state,

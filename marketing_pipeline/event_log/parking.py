@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
 
 from marketing_pipeline.event_log import planning, queries
 from marketing_pipeline.event_log.planning import Plan
@@ -65,9 +64,7 @@ async def to_tend(conn: AsyncConnection) -> tuple[UUID, str] | None:
 
 async def unfinished_plan(conn: AsyncConnection, event_id: UUID) -> Plan | None:
     """A plan of the event of which not all is in the ledger yet."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL["unfinished plan"], {"event_id": event_id})
-        row = await cursor.fetchone()
+    row = await queries.row(conn, _SQL["unfinished plan"], {"event_id": event_id})
     return planning.plan_row(row) if row else None
 
 

@@ -2,18 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, dict_row
-from psycopg.types.json import Jsonb
 
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
-from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import queries, rows
 
 _SQL = queries.load("planning.sql")
@@ -103,13 +100,9 @@ async def due_events(
 
     Campaigns to a whole audience are not among them: `campaign_to_plan` gives these.
     """
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
-        await cursor.execute(_SQL["due events"], values)
-        return [
-            DueEvent(event=event_row(row), planned=row["planned"])
-            for row in await cursor.fetchall()
-        ]
+    values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
+    found = await queries.rows(conn, _SQL["due events"], values)
+    return [DueEvent(event=event_row(row), planned=row["planned"]) for row in found]
 
 
 async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: datetime) -> None:
@@ -223,9 +216,13 @@ async def mark_unplannable(
 
 async def unfinished_plans(conn: AsyncConnection) -> list[Plan]:
     """Plans that somebody began to write out and did not finish."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL["unfinished plans"])
-        return [plan_row(row) for row in await cursor.fetchall()]
+    return [plan_row(row) for row in await queries.rows(conn, _SQL["unfinished plans"], {})]
+
+
+async def plan(conn: AsyncConnection, event_id: UUID, epoch: int) -> Plan | None:
+    """What was promised for an event in an epoch."""
+    row = await queries.row(conn, _SQL["plan"], {"event_id": event_id, "epoch": epoch})
+    return plan_row(row) if row else None
 
 
 async def advance(conn: AsyncConnection, plan: Plan, before: int, upto: int) -> bool:
@@ -236,10 +233,8 @@ async def advance(conn: AsyncConnection, plan: Plan, before: int, upto: int) -> 
 
 async def campaign_to_plan(conn: AsyncConnection, now: datetime, cut: Cut) -> DueEvent | None:
     """A due campaign up to the cut, unlocked: `lock_unplanned` before its plan is kept."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL["campaign to plan"], {"now": now, "cut": cut.seq})
-        row = await cursor.fetchone()
-        return DueEvent(event=event_row(row), planned=row["planned"]) if row else None
+    row = await queries.row(conn, _SQL["campaign to plan"], {"now": now, "cut": cut.seq})
+    return DueEvent(event=event_row(row), planned=row["planned"]) if row else None
 
 
 async def lock_unplanned(conn: AsyncConnection, event_id: UUID) -> bool:
@@ -247,36 +242,6 @@ async def lock_unplanned(conn: AsyncConnection, event_id: UUID) -> bool:
     return (
         await (await conn.execute(_SQL["lock unplanned"], {"id": event_id})).fetchone() is not None
     )
-
-
-async def keep_config(
-    conn: AsyncConnection, digest: str, body: Mapping[str, Any], now: datetime
-) -> None:
-    values = {"digest": digest, "body": Jsonb(body), "now": now}
-    await conn.execute(_SQL["keep config"], values)
-
-
-async def use_config(conn: AsyncConnection, digest: str, now: datetime) -> None:
-    """Remember that plans are made by this version from now on; time travel reads it."""
-    await conn.execute(_SQL["use config"], {"digest": digest, "now": now})
-
-
-async def keep_template(conn: AsyncConnection, template: Template, now: datetime) -> None:
-    await conn.execute(_SQL["keep template"], {**asdict(template), "now": now})
-
-
-async def config(conn: AsyncConnection, digest: str) -> Mapping[str, Any]:
-    """A version of the operator's file; every plan's is kept."""
-    row = await (await conn.execute(_SQL["config"], {"digest": digest})).fetchone()
-    assert row is not None, "plans reference their configuration"
-    body: Mapping[str, Any] = row[0]
-    return body
-
-
-async def templates(conn: AsyncConnection, hashes: Sequence[str]) -> list[Template]:
-    async with conn.cursor(row_factory=class_row(Template)) as cursor:
-        await cursor.execute(_SQL["templates"], {"hashes": list(hashes)})
-        return await cursor.fetchall()
 
 
 def is_campaign(event: Event) -> bool:

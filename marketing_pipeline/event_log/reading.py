@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from marketing_pipeline.domain import digest
 from marketing_pipeline.event_log import queries
@@ -93,13 +93,13 @@ async def unfinished_days(conn: AsyncConnection) -> list[date]:
 async def lead_rows(conn: AsyncConnection, day: date) -> list[dict[str, Any]]:
     """The input of the view `leads`: event_id, recipient_id, source, origin, scheduled_at, and of
     each effect step, provider and state (None where there is none)."""
-    return await _rows(conn, "leads", day)
+    return await queries.rows(conn, _SQL["leads"], {"day": day})
 
 
 async def campaign_rows(conn: AsyncConnection, day: date) -> list[dict[str, Any]]:
     """The input of the view `campaign_performance`: event_id, campaign, scheduled_at, epoch and
     planned of each plan, and of its effects provider, state, how many, and their retries."""
-    return await _rows(conn, "campaigns", day)
+    return await queries.rows(conn, _SQL["campaigns"], {"day": day})
 
 
 async def keep_view(
@@ -164,9 +164,3 @@ async def due_work(conn: AsyncConnection, providers: Sequence[str]) -> DueWork:
         work = await cursor.fetchone()
         assert work is not None
         return work
-
-
-async def _rows(conn: AsyncConnection, query: str, day: date) -> list[dict[str, Any]]:
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL[query], {"day": day})
-        return await cursor.fetchall()

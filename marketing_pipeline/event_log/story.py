@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from marketing_pipeline.event_log import queries
 
@@ -148,7 +148,7 @@ async def of_effect(conn: AsyncConnection, effect_id: UUID) -> Story:
 
 async def of_recipient(conn: AsyncConnection, recipient_id: UUID, limit: int = 50) -> Story:
     """What a person sent and got: up to `limit` events, newest first."""
-    rows = await _rows(conn, "of person", {"person": recipient_id, "limit": limit})
+    rows = await queries.rows(conn, _SQL["of person"], {"person": recipient_id, "limit": limit})
     told = [
         await _event_story(
             conn, row["event_id"], await _effects(conn, None, row["effects"], limit), [recipient_id]
@@ -166,7 +166,7 @@ async def of_reference(conn: AsyncConnection, reference: str, limit: int = 50) -
     Raises:
         NoStory: no effect has it, or effects of several providers or people have.
     """
-    rows = await _rows(conn, "referenced", {"reference": reference, "limit": limit})
+    rows = await queries.rows(conn, _SQL["referenced"], {"reference": reference, "limit": limit})
     if not rows:
         raise NoStory(f"no provider has given us the reference {reference!r}")
     if len({(row["provider"], row["recipient_id"] or row["id"]) for row in rows}) > 1:
@@ -192,7 +192,7 @@ async def _event_story(
     effects: Sequence[Standing],
     people: Sequence[UUID] = (),
 ) -> EventStory:
-    rows = await _rows(conn, "events", {"events": [event_id]})
+    rows = await queries.rows(conn, _SQL["events"], {"events": [event_id]})
     if not rows:
         raise NoStory(f"there is no event {event_id}")
     [about] = rows
@@ -207,8 +207,8 @@ async def _event_story(
     }
     return EventStory(
         **about,
-        causes=[row["id"] for row in await _rows(conn, "causes", chain)],
-        caused=[row["id"] for row in await _rows(conn, "caused", chain)],
+        causes=[row["id"] for row in await queries.rows(conn, _SQL["causes"], chain)],
+        caused=[row["id"] for row in await queries.rows(conn, _SQL["caused"], chain)],
         effects=effects,
         entries=await _entries(conn, subjects),
     )
@@ -218,7 +218,7 @@ async def _entries(conn: AsyncConnection, subjects: Mapping[str, Any]) -> list[E
     """Sorted by time; `sorted` is stable, so that one instant's are told in their usual order."""
     found = []
     for what in _ENTRIES:
-        for row in await _rows(conn, what, subjects):
+        for row in await queries.rows(conn, _SQL[what], subjects):
             at, event_id, effect_id = row.pop("at"), row.pop("event_id"), row.pop("effect_id")
             found.append(Entry(at=at, what=what, event_id=event_id, effect_id=effect_id, facts=row))
     return sorted(found, key=lambda entry: entry.at)
@@ -229,12 +229,4 @@ async def _effects(
 ) -> list[Standing]:
     async with conn.cursor(row_factory=class_row(Standing)) as cursor:
         await cursor.execute(_SQL["effects"], {"event": event_id, "ids": list(ids), "limit": limit})
-        return await cursor.fetchall()
-
-
-async def _rows(
-    conn: AsyncConnection, query: str, values: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL[query], values)
         return await cursor.fetchall()

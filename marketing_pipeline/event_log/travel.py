@@ -1,12 +1,9 @@
 """The log as it was at an instant in the past: its cut, and the file that was in use."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
 
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.event_log import planning, queries
@@ -25,7 +22,7 @@ async def cut_at(conn: AsyncConnection, at: datetime) -> Cut:
     A fact's own time is when it came in, and it may have been committed later. So the cuts that
     were taken around the instant bound this one: at the instant of a plan it is that plan's own.
     """
-    row = await _one(conn, "cut at", {"at": at})
+    row = await queries.row(conn, _SQL["cut at"], {"at": at})
     assert row is not None
     seq = max(row["known"], row["earlier"])
     return Cut(seq=seq if row["later"] is None else min(seq, row["later"]), at=at)
@@ -37,7 +34,7 @@ async def config_at(conn: AsyncConnection, at: datetime) -> str:
     Raises:
         NoPast: nothing had been planned by then.
     """
-    row = await _one(conn, "config at", {"at": at})
+    row = await queries.row(conn, _SQL["config at"], {"at": at})
     if row is None:
         raise NoPast(f"no delivery run had been awake by {at:%Y-%m-%d %H:%M:%SZ}: nothing was used")
     return str(row["digest"])
@@ -45,7 +42,7 @@ async def config_at(conn: AsyncConnection, at: datetime) -> str:
 
 async def plan_at(conn: AsyncConnection, campaign: str, at: datetime) -> Plan | None:
     """The plan of a campaign whose cut was taken at that very instant."""
-    row = await _one(conn, "plan at", {"campaign": campaign, "at": at})
+    row = await queries.row(conn, _SQL["plan at"], {"campaign": campaign, "at": at})
     return planning.plan_row(row) if row else None
 
 
@@ -54,29 +51,16 @@ async def last_plan(
 ) -> Plan | None:
     """The plan of a campaign that was made last, of another event."""
     values = {"campaign": campaign, "but_of": but_of, "before": before}
-    row = await _one(conn, "last plan", values)
+    row = await queries.row(conn, _SQL["last plan"], values)
     return planning.plan_row(row) if row else None
 
 
 async def waiting(conn: AsyncConnection, campaign: str) -> Event | None:
     """The trigger of a campaign that waits for its plan, the one due first."""
-    row = await _one(conn, "waiting", {"campaign": campaign})
+    row = await queries.row(conn, _SQL["waiting"], {"campaign": campaign})
     return planning.event_row(row) if row else None
 
 
 async def event(conn: AsyncConnection, event_id: UUID) -> Event | None:
-    row = await _one(conn, "event", {"event_id": event_id})
+    row = await queries.row(conn, _SQL["event"], {"event_id": event_id})
     return planning.event_row(row) if row else None
-
-
-async def plan_of(conn: AsyncConnection, event_id: UUID, epoch: int) -> Plan | None:
-    row = await _one(conn, "plan of", {"event_id": event_id, "epoch": epoch})
-    return planning.plan_row(row) if row else None
-
-
-async def _one(
-    conn: AsyncConnection, query: str, values: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL[query], values)
-        return await cursor.fetchone()

@@ -35,14 +35,6 @@ where p.campaign = %(campaign)s and p.event_id <> %(but_of)s and p.created_at <=
   and not m.payload ? 'recipient'
 order by p.created_at desc limit 1
 
--- plan of --
--- The plan of an event in an epoch.
-select p.event_id, p.epoch, p.cut_seq, p.cut_at, p.config_digest, p.plan_version, p.count, p.digest,
-       p.inserted, p.starts_at, p.excluded, m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at,
-       m.recipient_id
-from plans p join marketing_events m on m.id = p.event_id
-where p.event_id = %(event_id)s and p.epoch = %(epoch)s
-
 -- waiting --
 -- The trigger that waits for its plan, the one due first, whether or not it is held.
 select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.recipient_id

@@ -18,7 +18,7 @@ from marketing_pipeline.delivery.writing_out import CHUNK
 from marketing_pipeline.domain import audience, plan
 from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import history, intake, people, planning, queries
+from marketing_pipeline.event_log import history, intake, people, queries, versions
 from marketing_pipeline_tests.pipeline import campaign
 
 NOW = datetime.now(UTC)
@@ -80,8 +80,8 @@ async def crowded(
     async with await AsyncConnection.connect(database, autocommit=True) as conn:
         await conn.execute(LEADS, (persons, facts))
         meant = meaning.of(stored)
-        await planning.keep_template(conn, NEWS, NOW)
-        await planning.keep_config(conn, meant.rules.digest, meant.body, NOW)
+        await versions.keep_template(conn, NEWS, NOW)
+        await versions.keep_config(conn, meant.rules.digest, meant.body, NOW)
         async with conn.transaction():
             await intake.record(conn, [campaign("everybody", "c")], NOW)
         yield Log(conn=conn, rules=meant.rules)

@@ -217,7 +217,11 @@ def checked(check: AssetChecksDefinition) -> AssetCheckEvaluation:
     done = materialize(
         [deliveries, check],
         selection=AssetSelection.checks(check),
-        resources={"event_log": EventLog(), "io_manager": mem_io_manager},
+        resources={
+            "event_log": EventLog(),
+            "providers": Providers(),
+            "io_manager": mem_io_manager,
+        },
         raise_on_error=False,
     )
     [evaluation] = done.get_asset_check_evaluations()
@@ -359,7 +363,11 @@ def test_views_tell_their_counts_and_never_an_address(
     made = materialize(
         [deliveries, leads, campaign_performance],
         partition_key=day,
-        resources={"event_log": EventLog(), "io_manager": mem_io_manager},
+        resources={
+            "event_log": EventLog(),
+            "providers": Providers(),
+            "io_manager": mem_io_manager,
+        },
     )
     shown = {
         one.asset_key.to_user_string(): {k: v.value for k, v in one.metadata.items()}

@@ -17,7 +17,7 @@ from marketing_pipeline.domain.effect import EffectKind, EffectState
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.domain.rules import Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import intake, ledger, planning, queries
+from marketing_pipeline.event_log import intake, ledger, queries, versions
 from marketing_pipeline.event_log.ledger import Candidate, Closed, NewAttempt, Purpose, Settlement
 
 CRM, MAIL = "crm", "mail"
@@ -57,8 +57,8 @@ async def planned(database: str, events: Sequence[NewEvent]) -> AsyncIterator[As
     """A connection in autocommit mode to a log whose events are planned by RULES."""
     async with await AsyncConnection.connect(database, autocommit=True) as conn:
         now = datetime.now(UTC)
-        await planning.keep_template(conn, WELCOME, now)
-        await planning.keep_config(conn, RULES.digest, {}, now)
+        await versions.keep_template(conn, WELCOME, now)
+        await versions.keep_config(conn, RULES.digest, {}, now)
         for one in events:
             await intake.record(conn, [one], now)
         await planner.plan_due(conn, RULES, now + timedelta(seconds=1))

@@ -21,7 +21,7 @@ from marketing_pipeline.domain import audience, event, plan
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import intake, ledger, people, planning
+from marketing_pipeline.event_log import intake, ledger, people, planning, versions
 from marketing_pipeline_tests.pipeline import campaign
 
 NOW = datetime.now(UTC)
@@ -95,8 +95,8 @@ async def alone(database: str, *events: NewEvent) -> AsyncIterator[AsyncConnecti
 
 async def keep(conn: AsyncConnection, stored: dict[str, Any]) -> Rules:
     meant = meaning.of(stored)
-    await planning.keep_template(conn, WELCOME, NOW)
-    await planning.keep_config(conn, meant.rules.digest, meant.body, NOW)
+    await versions.keep_template(conn, WELCOME, NOW)
+    await versions.keep_config(conn, meant.rules.digest, meant.body, NOW)
     return meant.rules
 
 

@@ -25,7 +25,7 @@ from psycopg import AsyncConnection
 from marketing_pipeline import embedded
 from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.assets import deliveries
-from marketing_pipeline.defs.resources import EventLog
+from marketing_pipeline.defs.resources import EventLog, Providers
 from marketing_pipeline.delivery import replay, replaying, units
 from marketing_pipeline.delivery.replay import Replayer
 from marketing_pipeline.delivery.units import EVERY, Renderings, Slice, Unit
@@ -170,7 +170,7 @@ def test_types_restrict_what_is_replayed(cli: Cli, log: str) -> None:
         ),
         (
             ("--from", "2026-03-01", "--to", "2026-03-01", "--mode", "send"),
-            "mode: 'send' is not known; write verify",
+            "mode: 'send' is not known; write resend",
         ),
     ],
 )
@@ -383,7 +383,7 @@ def materialized(config: dict[str, object], first: date, last: date) -> dict[str
             "dagster/asset_partition_range_end": str(last),
         },
         run_config={"ops": {"deliveries": {"config": config}}},
-        resources={"event_log": EventLog()},
+        resources={"event_log": EventLog(), "providers": Providers()},
     )
     made = done.asset_materializations_for_node("deliveries")
     return {str(one.partition): one.metadata["digest"].value for one in made}

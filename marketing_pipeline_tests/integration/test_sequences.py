@@ -15,7 +15,7 @@ from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import intake, ledger, planning
+from marketing_pipeline.event_log import intake, ledger, versions
 
 NOW = datetime.now(UTC) - timedelta(days=1)
 TIPS, OFFER = (
@@ -76,8 +76,8 @@ async def log(
     async with await AsyncConnection.connect(database, autocommit=True) as conn:
         meant = meaning.of(stored)
         for template in (TIPS, OFFER):
-            await planning.keep_template(conn, template, NOW)
-        await planning.keep_config(conn, meant.rules.digest, meant.body, NOW)
+            await versions.keep_template(conn, template, NOW)
+        await versions.keep_config(conn, meant.rules.digest, meant.body, NOW)
         yield conn, meant.rules
 
 
@@ -211,7 +211,7 @@ def test_an_edited_sequence_goes_on_with_its_present_steps(database: str) -> Non
             stored = body()
             stored["sequences"]["onboarding"]["steps"][1]["step"] = "last_word"
             edited = meaning.of(stored).rules
-            await planning.keep_config(conn, edited.digest, stored, NOW)
+            await versions.keep_config(conn, edited.digest, stored, NOW)
             await plan(conn, edited, NOW + timedelta(seconds=60))
             assert [one[0] for one in await steps(conn)] == ["tips", "last_word"]
 
@@ -226,7 +226,7 @@ def test_a_step_that_the_file_no_longer_has_fails_with_the_reason(database: str)
             stored = body()
             del stored["sequences"]["onboarding"]["steps"][0]
             edited = meaning.of(stored).rules
-            await planning.keep_config(conn, edited.digest, stored, NOW)
+            await versions.keep_config(conn, edited.digest, stored, NOW)
             await plan(conn, edited, NOW + timedelta(seconds=60))
             [(_, status, _, _)] = await steps(conn)
             assert status == "FAILED"

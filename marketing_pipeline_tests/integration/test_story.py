@@ -15,7 +15,7 @@ from marketing_pipeline.cli import explanation, next_steps
 from marketing_pipeline.cli.redaction import Redaction
 from marketing_pipeline.defs import reports, resources
 from marketing_pipeline.defs.assets import deliveries
-from marketing_pipeline.defs.resources import EventLog
+from marketing_pipeline.defs.resources import EventLog, Providers
 from marketing_pipeline.event_log import finding, ledger, resolving, story
 from marketing_pipeline.event_log.ledger import Pause
 from marketing_pipeline.event_log.resolving import Action, Resolution
@@ -322,7 +322,11 @@ def test_a_day_shows_what_failed_and_what_waits_for_a_person(
         made = materialize(
             [deliveries],
             partition_key=datetime.now(UTC).date().isoformat(),
-            resources={"event_log": EventLog(), "io_manager": mem_io_manager},
+            resources={
+                "event_log": EventLog(),
+                "providers": Providers(),
+                "io_manager": mem_io_manager,
+            },
         )
     finally:
         for cached in (resources._settings, resources._servers):

@@ -8,7 +8,7 @@ import pytest
 
 from marketing_pipeline.campaigns import rendering
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import planning
+from marketing_pipeline.event_log import versions
 from marketing_pipeline.settings import Settings
 from marketing_pipeline_tests.pipeline import lead, record, run
 
@@ -20,9 +20,9 @@ NEW = rendering.template("new", "s", "<p>h</p>", "p {{ n }}")
 def test_a_template_comes_back_as_it_was_kept(database: str, one: Template) -> None:
     async def kept() -> list[Template]:
         async with await psycopg.AsyncConnection.connect(database) as conn:
-            await planning.keep_template(conn, one, datetime.now(UTC))
-            await planning.keep_template(conn, one, datetime.now(UTC))
-            return await planning.templates(conn, [one.hash])
+            await versions.keep_template(conn, one, datetime.now(UTC))
+            await versions.keep_template(conn, one, datetime.now(UTC))
+            return await versions.templates(conn, [one.hash])
 
     assert asyncio.run(kept()) == [one]
 
