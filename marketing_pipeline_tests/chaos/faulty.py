@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from marketing_pipeline.delivery import calling, claiming, planner, run, settling
+from marketing_pipeline.delivery import calling, claiming, run, settling, writing_out
 from marketing_pipeline.delivery.calling import LastCheck
 from marketing_pipeline.delivery.claiming import Call, Claim
 from marketing_pipeline.delivery.gate import Grant
@@ -76,7 +76,7 @@ def follows_the_usual_recipe() -> None:
 
 def writes_plans_in_small_chunks() -> None:
     """No fault: a plan of thousands, in miniature, so that a strike can come between its chunks."""
-    _replace(planner, "CHUNK", 1)
+    _replace(writing_out, "CHUNK", 1)
 
 
 VARIATIONS: Mapping[str, Callable[[], None]] = {
