@@ -4,7 +4,7 @@ select count(*) from (
     select from effects e
     where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
       and not exists (select from pauses p where p.provider = %(provider)s and p.until > clock_timestamp())
-      and (e.state = 'DOUBT' or e.event_id <> all (array(select event_id from holds)))
+      and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
       and (e.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
@@ -15,8 +15,8 @@ select count(*) from (
 -- When the next effect of a provider comes due, or its next lease runs out; not before a pause ends.
 select greatest(min(at), (select until from pauses where provider = %(provider)s and until > clock_timestamp()))
 from (
-    select min(due_at) as at from effects where provider = %(provider)s and state in ('PLANNED', 'DOUBT')
-      and (state = 'DOUBT' or event_id <> all (array(select event_id from holds)))
+    select min(due_at) as at from effects e where provider = %(provider)s and state in ('PLANNED', 'DOUBT')
+      and (state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
     union all
     select min(lease_until) from effects where provider = %(provider)s and state = 'SENDING') as times
 
@@ -45,7 +45,8 @@ select pg_advisory_xact_lock_shared(hashtextextended('holds', 0))
 
 -- lock due --
 -- Locks what may be claimed, most urgent first; what another process holds is passed over. Where a
--- campaign is held, only what was begun before goes on.
+-- campaign is held, only what was begun before goes on. (`<> all (array(...))` would be taken to leave no
+-- row where one campaign is most of the ledger, and everybody's recipient be read for each of its effects.)
 select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
        e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.setup, e.config_digest, e.address,
        e.cancelled, clock_timestamp() as now
@@ -64,7 +65,7 @@ cross join lateral (
     left join recipients on recipients.id = x.recipient_id
     where x.provider = %(provider)s and x.priority = p.priority
       and x.state in ('PLANNED', 'DOUBT') and x.due_at <= clock_timestamp()
-      and (x.state = 'DOUBT' or x.event_id <> all (array(select event_id from holds)))
+      and (x.state = 'DOUBT' or not exists (select from holds h where h.event_id = x.event_id))
       and (x.ordering_key is null or not exists (
           select from effects o
           where o.ordering_key = x.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')

@@ -101,7 +101,7 @@ on conflict (day) do update set data_version = excluded.data_version, observed_a
 with open as (
     select e.state, e.due_at from effects e
     where e.state in ('PLANNED', 'DOUBT') and e.provider = any(%(providers)s)
-      and (e.state = 'DOUBT' or e.event_id <> all (array(select event_id from holds)))
+      and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
       and not exists (select from pauses p where p.provider = e.provider and p.until > clock_timestamp())
 )
 select

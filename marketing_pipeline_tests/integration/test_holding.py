@@ -1053,3 +1053,25 @@ def test_the_job_in_dagster_does_the_same(
     asyncio.run(run_it())
     resources._settings.cache_clear()
     resources._servers.cache_clear()
+
+
+@pytest.mark.parametrize("misled", [False, True])
+def test_where_one_campaign_is_the_whole_ledger_a_claim_reads_its_own_people_only(
+    database: str, misled: bool
+) -> None:
+    """The known-bad variant is taken to leave no row, and then reads everybody for each effect."""
+    query = queries.load("ledger.sql")["lock due"]
+    good = "not exists (select from holds h where h.event_id = x.event_id)"
+    bad = "x.event_id <> all (array(select event_id from holds))"
+    assert good in query
+
+    async def run() -> None:
+        async with crowded(database, persons=MANY) as log:
+            await log.conn.execute("analyze")
+            asked = query.replace(good, bad) if misled else query
+            values = {"provider": MAIL, "limit": 100}
+            found = await log.conn.execute(f"explain {asked}".encode(), values)
+            plan = "\n".join(row[0] for row in await found.fetchall())
+            assert ("Seq Scan on recipients" in plan) is misled, plan
+
+    asyncio.run(run())
