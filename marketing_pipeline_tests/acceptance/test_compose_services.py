@@ -168,7 +168,10 @@ def copy_home(app: Path) -> None:
     for name in ("hubspot", "resend", "mailgun", "site"):
         text = re.sub(rf"^  {name}:", f"  {name}_{suffix}:", text, flags=re.MULTILINE)
         text = re.sub(rf"provider: {name}\b", f"provider: {name}_{suffix}", text)
-    pipeline.write_text(text)
+    plain = "    adapter: mailgun\n"
+    assert plain in text
+    hooked = f"{plain}    webhook_signing_key: {{env: MAILGUN_SIGNING_KEY}}\n"
+    pipeline.write_text(text.replace(plain, hooked))
 
 
 def locations(machine: Machine) -> dict[str, str]:
@@ -193,6 +196,14 @@ def post_lead(machine: Machine, key: str) -> httpx.Response:
     )
 
 
+def post_notice(machine: Machine) -> httpx.Response:
+    """A notice that nobody signed."""
+    text = (machine.folder / "app" / "campaigns" / "pipeline.yaml").read_text()
+    found = re.search(r"^  (mailgun_\w+):", text, re.MULTILINE)
+    assert found is not None
+    return httpx.post(f"http://127.0.0.1:{machine.ports['8025']}/webhooks/{found[1]}", json={})
+
+
 def await_acts(machine: Machine, wanted: int) -> None:
     ends = time.monotonic() + PATIENCE
     while len(machine.sandbox.acts()) < wanted:
@@ -211,6 +222,7 @@ def test_an_event_posted_to_the_services_of_the_compose_file_is_delivered(machin
         with machine.started("webserver"), machine.started("daemon"):
             key = machine.run("ingest", ["marketing-pipeline", "keys", "create", "site"])
             assert post_lead(machine, key.stdout.strip()).status_code == 201
+            assert post_notice(machine).status_code == 401, "404 without file or secret"
             machine.await_health("webserver")
             assert locations(machine) == {"marketing_pipeline": "LOADED"}
             await_acts(machine, 2)  # the contact, the welcome mail

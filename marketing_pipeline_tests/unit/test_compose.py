@@ -15,6 +15,9 @@ SERVICES = {"postgres", "redis", "migrate", "ingest", "code", "webserver", "daem
 SHARED = {"MARKETING_DATABASE_URL", "DAGSTER_POSTGRES_URL", "MARKETING_REDIS_URL"}
 OURS = SERVICES - {"postgres", "redis"}
 PROVIDERS = {"HUBSPOT_TOKEN", "RESEND_API_KEY", "MAILGUN_API_KEY"}
+NOTICES = {"RESEND_WEBHOOK_SECRET", "MAILGUN_SIGNING_KEY"}
+SECRETS = {"code": PROVIDERS, "ingest": NOTICES}  # by who needs them
+OPERATORS = "./campaigns:/app/campaigns:ro"  # else they would read the file that is in the image
 
 
 @pytest.fixture
@@ -64,10 +67,13 @@ def composition(name: str, service: Document) -> Iterator[str]:
     known = set(service["environment"])
     if not known >= SHARED:
         yield "does not use the same servers"
-    if name != "code" and known & PROVIDERS:
+    needed = SECRETS.get(name, set())
+    if known & (PROVIDERS | NOTICES) - needed:
         yield "has secrets that it does not need"
-    if name == "code" and not known >= PROVIDERS:
-        yield "cannot sign its calls"
+    if not known >= needed:
+        yield "lacks secrets that it needs"
+    if name in SECRETS and OPERATORS not in service["volumes"]:
+        yield "does not read the operator's file"
     if name in {"webserver", "daemon"}:
         if "-w" not in service["command"] or "-m" in service["command"]:
             yield "imports the code itself"
@@ -83,6 +89,11 @@ def test_ingest_has_half_a_gigabyte_and_is_asked_whether_it_is_ready(document: D
     ingest = document["services"]["ingest"]
     assert ingest["mem_limit"] == "512m"
     assert "/readyz" in ingest["healthcheck"]["test"][-1]
+
+
+def test_the_secrets_of_webhooks_have_the_names_that_the_documentation_gives_them() -> None:
+    told = (CHECKOUT / "docs" / "guarantees.md").read_text()
+    assert set(re.findall(r"`webhook_\w+: \{env: (\w+)\}`", told)) == NOTICES
 
 
 def test_dagsters_files_are_on_one_volume(document: Document) -> None:
@@ -120,7 +131,12 @@ BAD: list[tuple[str, Callable[[Document], object]]] = [
     ("has no healthcheck", lambda s: s["webserver"].pop("healthcheck")),
     ("the same servers", lambda s: s["daemon"]["environment"].pop("DAGSTER_POSTGRES_URL")),
     ("secrets that", lambda s: s["webserver"]["environment"].update(HUBSPOT_TOKEN="${X:-}")),
-    ("cannot sign", lambda s: s["code"]["environment"].pop("RESEND_API_KEY")),
+    ("secrets that", lambda s: s["ingest"]["environment"].update(HUBSPOT_TOKEN="${X:-}")),
+    ("secrets that", lambda s: s["code"]["environment"].update(MAILGUN_SIGNING_KEY="${X:-}")),
+    ("code: lacks secrets", lambda s: s["code"]["environment"].pop("RESEND_API_KEY")),
+    ("ingest: lacks secrets", lambda s: s["ingest"]["environment"].pop("RESEND_WEBHOOK_SECRET")),
+    ("code: does not read", lambda s: s["code"].update(volumes=["state:/var/lib/marketing"])),
+    ("ingest: does not read", lambda s: s["ingest"].update(volumes=["state:/var/lib/marketing"])),
     (
         "imports the code",
         lambda s: s["daemon"].update(command=["dagster-daemon", "run", "-m", "x"]),
