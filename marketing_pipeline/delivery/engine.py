@@ -152,6 +152,8 @@ class Engine:
                 continue
             if written:
                 self._writing_idle_since = None
+                for lane in self.lanes:
+                    lane.wake.set()
                 continue
             if self._writing_idle_since is None:
                 self._writing_idle_since = time.monotonic()
