@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from typing import Any
 
 from redis.asyncio import Redis
@@ -51,8 +52,8 @@ class PlainBucket:
         return ignore
 
 
-def forked(environment: Mapping[str, str], log: str) -> None:
+def forked(environment: Mapping[str, str], log: str, heeds: Connection) -> None:
     """The engine of this process with such a gate."""
     assert hasattr(gate, "Gate"), "the gate has moved: mend this control"
     gate.Gate = PlainBucket  # type: ignore[assignment,misc]
-    engine_child.forked(environment, log, None)
+    engine_child.forked(environment, log, None, heeds)

@@ -18,6 +18,7 @@ _FORKS.set_forkserver_preload(["marketing_pipeline_tests.chaos.engine_child"])
 # through its sentinel; of two threads that read it at once the second finds nothing and reports
 # 255, a crash that never was. So whatever starts or polls a process holds this.
 _POLLING = threading.Lock()
+BIRTH = 30.0  # seconds; the first of all waits until everything has been imported
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,14 +27,20 @@ class Engine:
 
     log: Path
     _process: ForkServerProcess
+    _heeds: connection.Connection  # has something to say once SIGTERM makes it settle and end
 
     @classmethod
     def start(cls, run: Callable[..., None], arguments: Sequence[object], log: Path) -> "Engine":
-        """Run a function that can be imported by its name; it says what it says in the log."""
-        process = _FORKS.Process(target=run, args=tuple(arguments), daemon=True)
+        """Run a function that can be imported by its name; it says what it says in the log.
+
+        Its last argument is a connection, on which it sends None once it heeds SIGTERM.
+        """
+        heeds, tells = multiprocessing.Pipe(duplex=False)
+        process = _FORKS.Process(target=run, args=(*arguments, tells), daemon=True)
         with _POLLING:
             process.start()
-        return cls(log=log, _process=process)
+        tells.close()
+        return cls(log=log, _process=process, _heeds=heeds)
 
     @property
     def pid(self) -> int:
@@ -64,11 +71,15 @@ class Engine:
             os.kill(self.pid, number)
 
     def stop(self, seconds: float = 10) -> str | None:
-        """Ask it to settle and end; says so if it would not."""
+        """Ask it to settle and end; says so if it would not.
+
+        One just born is asked once it can hear: until then SIGTERM would kill it.
+        """
         self.signal(signal.SIGCONT)
-        self.signal(signal.SIGTERM)
-        if self.ends(seconds):
-            return None
+        if connection.wait([self._heeds, self._process.sentinel], BIRTH):
+            self.signal(signal.SIGTERM)
+            if self.ends(seconds):
+                return None
         self.signal(signal.SIGKILL)
         self.ends()
         return f"it did not end when told to: {self.tail()}"

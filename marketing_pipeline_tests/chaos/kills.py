@@ -194,12 +194,7 @@ def finish(
         return over(conn)
 
     wait_for(done, PATIENCE, 0.05)
-    return crashes + [one.stop() or _crash(one) for one in engines]
-
-
-def _crash(engine: Engine) -> str | None:
-    """What it said at its end, if that was an error; one just born does not heed SIGTERM yet."""
-    return None if engine.code == -signal.SIGTERM else engine.crash()
+    return crashes + [one.stop() or one.crash() for one in engines]
 
 
 def over(conn: psycopg.Connection) -> bool:
