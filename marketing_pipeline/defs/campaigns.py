@@ -27,6 +27,7 @@ from marketing_pipeline.domain import occurrences, ticks
 from marketing_pipeline.domain.occurrences import Occurrence, Schedule
 
 TAG = "marketing/campaign"
+_WAKES = "Dagster's own times only wake it to look at the clock."
 _ON = {InstigatorStatus.RUNNING, InstigatorStatus.DECLARED_IN_CODE}
 
 
@@ -62,7 +63,7 @@ def of_campaign(campaign: str, said: Schedule) -> ScheduleDefinition:
         cron_schedule=waking,
         execution_timezone="UTC",
         default_status=DefaultScheduleStatus.STOPPED,
-        description=f"{timetable.in_words(said)}. {timetable.rules(said)}",
+        description=f"{timetable.in_words(said)}. {timetable.rules(said)} {_WAKES}",
         tags={TAG: campaign},
     )
     def wakes(

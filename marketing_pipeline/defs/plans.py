@@ -29,8 +29,9 @@ from marketing_pipeline.event_log.approvals import CannotApprove
 from marketing_pipeline.event_log.travel import NoPast
 
 _REFUSALS = (CannotApprove, CannotPlan, ConfigError, NoPast, Unplannable)
-_WIDEST = 40  # characters of a bar
+_WIDEST = 20  # characters of a bar
 _Told = Mapping[str, Any]  # a plan's document
+_Rows = Sequence[Sequence[str]]
 
 
 class PlanConfig(Config):
@@ -133,28 +134,43 @@ def _plan(name: str, config: PlanConfig, event_log: EventLog, used: Configuratio
 
 
 def _page(told: _Told) -> str:
-    mails = [["step", "mail", "provider", "people", ""], ["---"] * 5]
-    left = [["why", "detail", "people", ""], ["---"] * 4]
+    parts = [f"### {told['campaign']}", reports.table(_facts(told))]
     everybody = told["count"] + sum(told["left_out"].values())
+    if told["mails"]:
+        parts += ["**Who gets what**", reports.table(_mails(told, everybody))]
+    if told["reasons"]:
+        parts += ["**Who gets nothing**", reports.table(_left_out(told, everybody))]
+    return "\n\n".join(parts)
+
+
+def _facts(told: _Told) -> _Rows:
+    cut = told["cut"]
+    return [
+        ["due", told["occurrence"]],
+        ["---", "---"],
+        ["as of", f"{cut['at']}, facts up to {cut['seq']:,}; epoch {told['epoch']}"],
+        ["mails", f"{told['count']:,}, {plan_document.lasts(told)}"],
+        ["cost", plan_document.cost(told)],
+        ["changes", plan_document.since(told)],
+        *(["approval", reports.cell(line)] for line in plan_document.standing(told)),
+    ]
+
+
+def _mails(told: _Told, everybody: int) -> _Rows:
+    rows = [["step", "mail", "provider", "people", ""], ["---"] * 5]
     for one in told["mails"]:
         mail = " ".join(filter(None, [one["variant"], one["template_name"]]))
-        many = one["people"]
-        mails.append([one["step"], mail, one["provider"], f"{many:,}", _bar(many, everybody)])
+        shares = [f"{one['people']:,}", _bar(one["people"], everybody)]
+        rows.append([one["step"], mail, one["provider"], *shares])
+    return rows
+
+
+def _left_out(told: _Told, everybody: int) -> _Rows:
+    rows = [["why", "detail", "people", ""], ["---"] * 4]
     for one in told["reasons"]:
-        many, why = one["people"], one["why"]
-        left.append([why, reports.cell(one["detail"]), f"{many:,}", _bar(many, everybody)])
-    facts = [
-        f"Due {told['occurrence']}; as of {told['cut']['at']}, epoch {told['epoch']}.",
-        f"{told['count']:,} mails, {plan_document.lasts(told)}; cost: {plan_document.cost(told)}.",
-        f"Changes {plan_document.since(told)}." if told["before"] else "It has no earlier plan.",
-        *(reports.cell(line) for line in plan_document.standing(told)),
-    ]
-    parts = [f"### {told['campaign']}", *facts, "**Who gets what**", reports.table(mails)]
-    if told["reasons"]:
-        parts += ["**Who gets nothing**", reports.table(left)]
-    if command := plan_document.command(told):
-        parts.append(f"```\n{command}\n```")
-    return "\n\n".join(parts)
+        shares = [f"{one['people']:,}", _bar(one["people"], everybody)]
+        rows.append([one["why"], reports.cell(one["detail"]), *shares])
+    return rows
 
 
 def _bar(many: int, of: int) -> str:

@@ -11,6 +11,7 @@ daily_reconciliation = ScheduleDefinition(
     name="daily_reconciliation",
     job=reconcile_failed,
     cron_schedule="0 2 * * *",
+    description="Does failed work once more where that is safe, and tells the rest.",
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.RUNNING,
 )
@@ -18,6 +19,7 @@ daily_checks = ScheduleDefinition(
     name="daily_checks",
     job=check_log,
     cron_schedule="30 2 * * *",
+    description="Checks that the ledger holds what was planned, and that what is finished is done.",
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.RUNNING,
 )
@@ -25,6 +27,7 @@ daily_upkeep = ScheduleDefinition(
     name="daily_upkeep",
     job=upkeep,
     cron_schedule="30 3 * * *",
+    description="Deletes old runs, so that Dagster's records do not grow without bound.",
     execution_timezone="UTC",
     default_status=DefaultScheduleStatus.RUNNING,
 )

@@ -30,7 +30,12 @@ def is_due(work: DueWork, now: datetime) -> bool:
     return bool(found) or (work.earliest is not None and work.earliest <= now)
 
 
-@sensor(job=deliver_pending, minimum_interval_seconds=5, default_status=DefaultSensorStatus.RUNNING)
+@sensor(
+    job=deliver_pending,
+    minimum_interval_seconds=5,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Starts a delivery run where something is due and none is awake.",
+)
 def pending_events(
     event_log: EventLog, rate_limit: SharedRateLimit, providers: Providers
 ) -> RunRequest | SkipReason:
@@ -56,7 +61,11 @@ def why_no_run(event_log: EventLog, rate_limit: SharedRateLimit, used: Assembly)
     return None
 
 
-@sensor(minimum_interval_seconds=10, default_status=DefaultSensorStatus.RUNNING)
+@sensor(
+    minimum_interval_seconds=10,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Reports delivery runs failed that died unnoticed.",
+)
 def zombie_runs(context: SensorEvaluationContext, event_log: EventLog) -> SkipReason:
     """Report delivery runs failed that died unnoticed, as when a whole machine is killed.
 

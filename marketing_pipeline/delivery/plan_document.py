@@ -64,6 +64,8 @@ def document(one: Shown) -> dict[str, Any]:
 
 def cost(told: Mapping[str, Any]) -> str:
     """What sending comes to, as far as the file says prices."""
+    if not told["count"]:
+        return "nothing"
     spent = (f"{amount:,.2f} {currency}" for currency, amount in told["cost"].items())
     return ", ".join(spent) or "the file says no price"
 

@@ -186,4 +186,6 @@ def _lately(last: datetime | None, within: timedelta | None, at: datetime | None
 
 
 def _span(within: timedelta | None) -> str:
-    return "" if within is None else f" within {within}"
+    if within is None:
+        return ""
+    return f" within {str(within).removesuffix(', 0:00:00')}"  # whole days are days
