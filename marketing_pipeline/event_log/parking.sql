@@ -27,7 +27,7 @@ with chosen as (
 update effects e set due_at = '9000-01-01T00:00:00Z',
        held_due_at = e.due_at - case when e.updated_at > h.since and e.updated_at > e.created_at
                                      then e.updated_at - h.since else interval '0' end
-from chosen, holds h where e.id = chosen.id and h.event_id = e.event_id
+from holds h where e.id = any(array(select id from chosen)) and h.event_id = e.event_id
 
 -- parked --
 -- All that waited is out of the way, unless more is still to be written.
@@ -48,7 +48,7 @@ with chosen as (
 )
 update effects e set held_due_at = null, due_at = e.held_due_at + (h.resumed_at - h.since),
        expires_at = e.expires_at + (h.resumed_at - h.since)
-from chosen, holds h where e.id = chosen.id and h.event_id = e.event_id
+from holds h where e.id = any(array(select id from chosen)) and h.event_id = e.event_id
 returning e.id
 
 -- close --
@@ -58,7 +58,7 @@ with chosen as (
 )
 update effects e set state = 'SUPPRESSED', last_error = 'cancelled: ' || h.reason, due_at = coalesce(e.held_due_at, e.due_at),
        held_due_at = null, settled_at = clock_timestamp(), updated_at = clock_timestamp()
-from chosen, holds h where e.id = chosen.id and h.event_id = e.event_id and h.state = 'cancelled'
+from holds h where e.id = any(array(select id from chosen)) and h.event_id = e.event_id and h.state = 'cancelled'
 
 -- to tend --
 -- A held campaign of which something is still in the way, or that was cancelled and is not closed.
