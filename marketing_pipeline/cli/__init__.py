@@ -131,8 +131,10 @@ def doctor(as_json: AsJson = False) -> None:
         print(json.dumps([asdict(one) for one in found]))
     else:
         for one in found:
-            mark = "[green]ok  [/]" if one.passed else "[red]bad [/]"
-            remedy = "" if one.passed or not one.remedy else f"\n       -> {one.remedy}"
+            well = "[yellow]note[/]" if one.note else "[green]ok  [/]"
+            mark = well if one.passed else "[red]bad [/]"
+            told = one.remedy and (one.note or not one.passed)
+            remedy = f"\n       -> {one.remedy}" if told else ""
             console.print(f"{mark} {one.part}: {one.finding}{remedy}", highlight=False)
     sys.exit(0 if all(one.passed for one in found) else 1)
 

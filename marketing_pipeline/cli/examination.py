@@ -8,7 +8,7 @@ from pathlib import Path
 
 from marketing_pipeline import settings
 from marketing_pipeline.campaigns.document import ConfigError
-from marketing_pipeline.cli import exclusion, processes, server_checks
+from marketing_pipeline.cli import exclusion, processes, server_checks, waiting
 from marketing_pipeline.cli.finding import Finding
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.settings import Settings, SettingsError
@@ -98,7 +98,7 @@ def _file(used: Settings) -> list[Finding]:
                 remedy="set it in the environment; until then its effects wait",
             )
         )
-    return found
+    return [*found, *waiting.for_feedback(used, assembly)]
 
 
 def _dagster_home(used: Settings) -> list[Finding]:

@@ -10,4 +10,5 @@ class Finding:
     part: str
     passed: bool
     finding: str
-    remedy: str = ""  # how to mend it; shown where it has not passed
+    remedy: str = ""  # how to mend it; shown where it has not passed, or is a note
+    note: bool = False  # it has passed, and somebody should know

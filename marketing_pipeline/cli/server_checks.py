@@ -10,6 +10,7 @@ import sqlalchemy.exc
 from redis.asyncio import Redis as AsyncRedis
 
 from marketing_pipeline import embedded
+from marketing_pipeline.cli import waiting
 from marketing_pipeline.cli.finding import Finding
 from marketing_pipeline.delivery import high_water
 from marketing_pipeline.delivery.assembly import marks
@@ -44,6 +45,7 @@ def examine(used: Settings) -> list[Finding]:
         dagster_storage(servers.dagster_url, servers.database_url),
         gate(servers.redis_url),
         *_may_send(used, servers),
+        *waiting.in_log(used, servers.database_url),
     ]
 
 

@@ -1,6 +1,6 @@
 """Where everything stands, for people who ask."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,6 +47,12 @@ async def read(conn: AsyncConnection) -> Status:
 async def strangers(conn: AsyncConnection, source: str) -> int:
     """Unfinished events of other sources."""
     return await _count(conn, "strangers", source)
+
+
+async def strays(conn: AsyncConnection, providers: Sequence[str]) -> dict[str, int]:
+    """How many effects are open for each provider that is none of these: nobody claims them."""
+    found = await conn.execute(_SQL["strays"], {"providers": list(providers)})
+    return dict(await found.fetchall())
 
 
 async def unfinished(conn: AsyncConnection, source: str) -> int:

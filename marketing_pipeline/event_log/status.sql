@@ -6,6 +6,24 @@ select status, count(*) from marketing_events group by 1 order by 1
 -- Effects by state.
 select state, count(*) from effects group by 1 order by 1
 
+-- strays --
+-- Open effects of other providers than these. The index of due work leads from name to name: what is
+-- open for these is not read, however much it is.
+with recursive names (provider) as (
+    select min(provider) from effects where state in ('PLANNED', 'DOUBT')
+    union all
+    select (select min(e.provider) from effects e where e.state in ('PLANNED', 'DOUBT') and e.provider > n.provider)
+    from names n where n.provider is not null
+), strays (provider, open) as (
+    select n.provider, (select count(*) from effects e
+                        where e.provider = n.provider and e.state in ('PLANNED', 'DOUBT'))
+    from names n where n.provider <> all(%(providers)s::text[])
+    union all
+    select provider, count(*) from effects
+    where state = 'SENDING' and provider <> all(%(providers)s::text[]) group by 1
+)
+select provider, sum(open)::bigint from strays where provider is not null group by 1 order by 1
+
 -- strangers --
 -- Unfinished events of other sources than this one.
 select count(*) from marketing_events where status in ('PENDING', 'PROCESSING') and source <> %(source)s

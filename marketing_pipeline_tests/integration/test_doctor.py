@@ -1,19 +1,26 @@
 """The doctor over real servers: what is in order passes, what is not is named with its remedy."""
 
+import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from marketing_pipeline import embedded
 from marketing_pipeline.cli import examination, exclusion, server_checks
 from marketing_pipeline.cli.finding import Finding
 from marketing_pipeline.cli.processes import free_port
+from marketing_pipeline.delivery import holding
+from marketing_pipeline.event_log import queries
+from marketing_pipeline.event_log.holding import Action, Said
+from marketing_pipeline_tests import campaigning
 from marketing_pipeline_tests.pipeline import CHECKOUT
 
 SECRETS = {"HUBSPOT_TOKEN": "a", "RESEND_API_KEY": "b", "MAILGUN_API_KEY": "c"}
@@ -176,3 +183,126 @@ def test_clocks_that_differ_are_bad_either_way(apart: timedelta) -> None:
     now = datetime.now(UTC)
     assert server_checks.clock(now, now).passed
     assert not server_checks.clock(now + apart, now).passed
+
+
+def waits(database: str, home: Path) -> None:
+    """A log whose file had a `crm` and a `mail`: two effects for each, and a plan to approve."""
+
+    async def make() -> None:
+        async with campaigning.log(database, campaigning.write(home)) as log:
+            await log.leads([1, 2])
+            await log.plan()
+            await log.trigger("news")
+            await log.trigger("careful")
+            await log.plan()
+
+    asyncio.run(make())
+
+
+def cancel(database: str, campaign: str) -> None:
+    async def act() -> None:
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as conn:
+            said = Said(why="its provider is gone", who="ada")
+            await holding.control(conn, Action.CANCEL, campaign, said, lambda _: None)
+
+    asyncio.run(act())
+
+
+def change(database: str, query: str) -> None:
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute(query.encode())
+
+
+SEND = """update effects set state = 'SENDING', calls = 1, attempts = 1, claim_id = id,
+    first_attempt_at = now(), last_attempt_at = now(), lease_until = now()
+    where provider = 'mail'"""
+DOUBT = """update effects set state = 'DOUBT', doubt_since = now(), lease_until = null
+    where id = (select id from effects where state = 'SENDING' limit 1)"""
+
+
+def test_what_waits_for_a_provider_that_the_file_no_longer_has_is_bad(
+    env: dict[str, str], database: str, tmp_path: Path
+) -> None:
+    waits(database, tmp_path / "old")
+    for step in (None, SEND, DOUBT):  # open in every way
+        if step:
+            change(database, step)
+        found = bad(examination.examine(env))
+        assert set(found) == {"provider crm", "provider mail"}
+        assert found["provider mail"].finding.startswith("2 open effects wait for it")
+        assert "put the provider back" in found["provider mail"].remedy
+    change(database, "update effects set provider = 'hubspot'")
+    assert not bad(examination.examine(env))
+
+
+def test_what_is_cancelled_waits_for_no_provider(
+    env: dict[str, str], database: str, tmp_path: Path
+) -> None:
+    waits(database, tmp_path / "old")
+    cancel(database, "news")
+    assert set(bad(examination.examine(env))) == {"provider crm"}
+
+
+def test_the_effects_of_providers_that_the_file_has_are_not_read(
+    database: str, tmp_path: Path
+) -> None:
+    waits(database, tmp_path / "old")
+    many = """insert into effects select (jsonb_populate_record(e, jsonb_build_object(
+        'id', gen_random_uuid(), 'provider', 'hubspot', 'ordering_key', null))).*
+        from effects e, generate_series(1, 20000) where e.provider = 'crm' and e.recipient_id = (
+            select min(recipient_id::text)::uuid from effects)"""
+    change(database, many)
+    change(database, "vacuum analyze effects")
+    query = b"explain analyze " + queries.load("status.sql")["strays"].encode()
+
+    def read() -> str:
+        with psycopg.connect(database) as conn:
+            rows = conn.execute(query, {"providers": ["hubspot"]}).fetchall()
+        return "\n".join(row[0] for row in rows)
+
+    assert "effects_due" in read()
+    assert "Seq Scan on effects" not in read()
+    change(database, "drop index effects_due")
+    assert "Seq Scan on effects" in read(), "the known-bad case"
+
+
+def notes(findings: list[Finding]) -> dict[str, Finding]:
+    return {one.part: one for one in findings if one.note}
+
+
+def test_a_campaign_that_waits_for_approval_for_more_than_a_day_is_noted(
+    env: dict[str, str], database: str, tmp_path: Path
+) -> None:
+    waits(database, tmp_path / "old")
+    change(database, "update effects set provider = 'hubspot'")
+    assert "campaign careful" not in notes(examination.examine(env)), "it has only begun to wait"
+    change(database, "update holds set since = since - interval '25 hours'")
+    found = notes(examination.examine(env))["campaign careful"]
+    assert found.passed
+    assert "approval" in found.finding
+    assert "marketing-pipeline plan careful" in found.remedy
+    cancel(database, "careful")
+    assert "campaign careful" not in notes(examination.examine(env))
+
+
+def test_a_provider_whose_notices_nobody_could_verify_is_noted(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    found = examination.examine(env)
+    assert set(notes(found)) == {"webhooks of resend", "webhooks of mailgun"}
+    assert notes(found)["webhooks of resend"].finding == "no feedback is taken"
+    assert "the file has no webhook_secret" in notes(found)["webhooks of resend"].remedy
+    shutil.copytree(CHECKOUT / "campaigns", tmp_path / "campaigns")
+    file = tmp_path / "campaigns" / "pipeline.yaml"
+    for adapter, option in (("resend", "webhook_secret"), ("mailgun", "webhook_signing_key")):
+        plain = f"    adapter: {adapter}\n"
+        hooked = f"{plain}    {option}: {{env: {adapter.upper()}_HOOKS}}\n"
+        file.write_text(file.read_text().replace(plain, hooked))
+    env |= {"MARKETING_HOME": str(tmp_path), "MAILGUN_HOOKS": "key"}
+    found = examination.examine(env)
+    assert not bad(found), "delivery needs none of it"
+    assert set(notes(found)) == {"webhooks of resend"}
+    assert "RESEND_HOOKS is no signing secret" in notes(found)["webhooks of resend"].remedy
+    code, said = told(env)
+    assert (code == 0) == all(one.passed for one in said)
+    assert set(notes(said)) == {"webhooks of resend"}
