@@ -397,7 +397,11 @@ def test_results_of_checks_outlive_their_runs(instance: DagsterInstance, databas
     result = materialize(
         [deliveries, conservation],
         selection=AssetSelection.checks(conservation),
-        resources={"event_log": EventLog(), "io_manager": mem_io_manager},
+        resources={
+            "event_log": EventLog(),
+            "providers": Providers(),
+            "io_manager": mem_io_manager,
+        },
         instance=instance,
     )
     instance.delete_run(result.run_id)
