@@ -121,13 +121,14 @@ def _resend(
         who = f"run {context.run_id}"
         found = event_log.ask(_about(resending.resend, used, of, config.plan_digest, who, now))
         context.log.info("wrote %d plans of %s", found.written, found.digest)
-    shown = {"plan_digest": found.digest, "resent_effects": found.effects, "epoch": of.epoch}
+    shown = {
+        "plan_digest": found.digest,
+        "epoch": of.epoch,
+        "effects_of_all_days": found.effects,
+        "plans_written_for_all_days": found.written,
+    }
     for key in context.partition_keys:
-        context.add_asset_metadata(
-            shown | {"plans_written": found.written},
-            asset_key=context.asset_key,
-            partition_key=key,
-        )
+        context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
 
 
 @asset(
