@@ -53,9 +53,10 @@ insert into holds (event_id, state, reason, since) values (%(event_id)s, 'unappr
 on conflict (event_id) do nothing
 
 -- ready --
--- What was agreed to for a trigger that nobody has given yet, the newest first.
+-- What was agreed to for a trigger by hand that nobody has given yet, the newest first; an occurrence that
+-- is still to come is its schedule's.
 select p.* from approvals a join proposals p on p.id = a.proposal
-where p.campaign = %(campaign)s and p.kind = 'campaign' and a.expires_at > %(now)s
+where p.campaign = %(campaign)s and p.kind = 'campaign' and p.occurrence <= %(now)s and a.expires_at > %(now)s
   and not exists (select from marketing_events m where m.id = p.event_id)
 order by a.created_at desc limit 1
 

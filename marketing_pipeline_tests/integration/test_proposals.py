@@ -138,6 +138,22 @@ def test_the_next_occurrence_can_be_approved_before_it_is_there(
     on(database, folder, story)
 
 
+def test_what_was_approved_for_an_occurrence_to_come_is_not_triggered_now(
+    database: str, folder: Path
+) -> None:
+    async def story(log: Log) -> None:
+        await log.leads(range(3))
+        await approve(log, await propose(log, "careful", at=log.now + timedelta(days=1)))
+        assert await approvals.ready(log.conn, "careful", log.later()) is None
+        by_hand = await propose(log, "careful")
+        await approve(log, by_hand)
+        ready = await approvals.ready(log.conn, "careful", log.later())
+        assert ready is not None
+        assert ready.event_id == by_hand.sending.event.id
+
+    on(database, folder, story)
+
+
 def test_an_approval_lapses_when_its_time_is_up(database: str, folder: Path) -> None:
     async def story(log: Log) -> None:
         await log.leads(range(3))
