@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 import psycopg
 from psycopg import AsyncConnection
 
-from benchmarks import byhand, history, installation, usage
+from benchmarks import barerows, byhand, history, installation, usage
 from benchmarks import provider as providers
 from benchmarks.installation import SOURCE, Installation
 from benchmarks.provider import Provider
@@ -217,6 +217,16 @@ def _completed(url: str, number: int, effects: int) -> float:
     if row[0] != effects:
         raise SystemExit(f"{row[0]} of {effects} events COMPLETED: the figures are void")
     return float(row[1])
+
+
+def rows(at: House, effects: int) -> float:
+    """Effects a second where nothing is done but to write the rows of so many new events."""
+    number = next(_number)
+    asyncio.run(_record(at, number, effects, planned=False))
+    _tidy(at.own.database_url)
+    seconds = barerows.write(at.own.database_url, SOURCE)
+    _completed(at.own.database_url, number, effects)
+    return effects / seconds
 
 
 def hand(at: House, url: str, jobs: int) -> Run:

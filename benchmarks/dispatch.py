@@ -8,16 +8,18 @@ variant is measured in turn with what it is compared with.
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import psycopg
 
 from benchmarks import byhand, figures, history
-from benchmarks.delivering import Run, engine, hand, house
+from benchmarks.delivering import Run, engine, hand, house, rows
 from benchmarks.figures import Line, compared, measured
 from benchmarks.installation import SOURCE
 
 EFFECTS = 10_000  # a run
 RUNS = 5
+Found = TypeVar("Found")
 BASE = 10_000  # events of history that longer ones are compared with
 HISTORIES = (1_000_000, 5_000_000)
 BACKLOG = 1_000_000
@@ -46,6 +48,15 @@ def at_once(quick: bool = False) -> Iterator[Line]:
     )
     yield compared("dispatch/0ms, planned before", "effects/s", _rates(planned), _rates(theirs))
     yield from used("dispatch/0ms", ours, theirs)
+
+
+def bare_rows(quick: bool = False) -> Iterator[Line]:
+    """What PostgreSQL alone takes to write the rows of a delivery: no engine is faster."""
+    effects, runs = size(quick)
+    with house() as at:
+        engine(at, 100)  # keeps the configuration
+        ours, theirs = turns(runs, lambda: engine(at, effects).rate, lambda: rows(at, effects))
+    yield compared("dispatch/bare rows", "effects/s", ours, theirs)
 
 
 def after_20_ms(quick: bool = False) -> Iterator[Line]:
@@ -122,6 +133,7 @@ def histories(quick: bool = False) -> Iterator[Line]:
 
 SECTIONS: dict[str, Callable[[bool], Iterable[Line]]] = {
     "dispatch/0ms": at_once,
+    "dispatch/bare rows": bare_rows,
     "dispatch/20ms": after_20_ms,
     "dispatch/workers": workers,
     "dispatch/long transaction": long_transaction,
@@ -141,10 +153,10 @@ def size(quick: bool) -> tuple[int, int]:
     return (EFFECTS // 4, 3) if quick else (EFFECTS, RUNS)
 
 
-def turns(runs: int, *takers: Callable[[], Run]) -> list[list[Run]]:
+def turns(runs: int, *takers: Callable[[], Found]) -> list[list[Found]]:
     """So many runs of each, in turn and in changing order; one of each before, which is not
     counted."""
-    found: list[list[Run]] = [[] for _ in takers]
+    found: list[list[Found]] = [[] for _ in takers]
     for turn in range(runs + 1):
         order = list(enumerate(takers))
         for place, take in order if turn % 2 else reversed(order):

@@ -212,8 +212,11 @@ async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime)
     event's last two effects each see the other's still open until both have committed.
     """
     values = {"ids": list(events), "now": now}
-    await conn.execute(_SQL["lock events"], values)
+    ended = await (await conn.execute(_SQL["lock events"], values)).fetchall()
     await conn.execute(_SQL["mark moved"], values)
+    if not ended:
+        return 0
+    values["ids"] = [row[0] for row in ended]
     return (await conn.execute(_SQL["complete"], values)).rowcount
 
 

@@ -167,27 +167,35 @@ returning e.id, e.event_id, e.day, e.state, e.calls
 update attempts set request_body = null where effect_id = any(%(ids)s) and request_body is not null
 
 -- lock events --
--- Locks events in one order, so that two who settle an event's last effects decide one after the other.
-select id from marketing_events where id = any(%(ids)s) order by id for update
+-- Locks events of which nothing is open, in one order, so that two who settle an event's last effects
+-- decide one after the other. A campaign is left alone until its end: whoever ends it sees the others' work.
+-- (Scalar subqueries, here and below: `exists` would be answered by hashing all that is open.)
+select m.id from marketing_events m
+where m.id = any(%(ids)s)
+  and (select true from effects o where o.event_id = m.id
+       and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
+order by m.id for update
 
 -- complete --
 -- Derives the status of events whose every planned effect is in the ledger and closed.
 with ready as (
-    select m.id from marketing_events m
+    select m.id, (select sum(p.count) from plans p where p.event_id = m.id) as planned
+    from marketing_events m
     where m.id = any(%(ids)s) and m.status in ('PROCESSING', 'FAILED')
-      and exists (select from plans p where p.event_id = m.id)
-      and not exists (select from plans p where p.event_id = m.id and p.inserted < p.count)
-      and not exists (select from effects o where o.event_id = m.id
-                      and o.state in ('PLANNED', 'SENDING', 'DOUBT'))
+      and (select bool_and(p.inserted = p.count) from plans p where p.event_id = m.id)
+      and (select true from effects o where o.event_id = m.id
+           and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
 ), ended as (
-    select r.id,
-           count(e.id) filter (where e.state = 'FAILED') as failed,
-           coalesce(sum(greatest(e.attempts - 1, 0)), 0) as retries,
-           min(e.last_error) filter (where e.state = 'FAILED') as reason
-    from ready r left join effects e on e.event_id = r.id
-    group by r.id
-    having count(e.id) filter (where e.state = 'UNKNOWN') = 0
-       and count(e.id) = (select sum(p.count) from plans p where p.event_id = r.id)
+    select r.id, held.failed, held.retries, held.reason
+    from ready r
+    cross join lateral (
+        select count(*) as effects,
+               count(*) filter (where e.state = 'FAILED') as failed,
+               count(*) filter (where e.state = 'UNKNOWN') as unknown,
+               coalesce(sum(greatest(e.attempts - 1, 0)), 0) as retries,
+               min(e.last_error) filter (where e.state = 'FAILED') as reason
+        from effects e where e.event_id = r.id) as held
+    where held.unknown = 0 and held.effects = r.planned
 )
 update marketing_events m set
     status = case when ended.failed > 0 then 'FAILED' else 'COMPLETED' end,
@@ -206,11 +214,12 @@ update observed_days o set moved = true from concerned c where o.day = c.day
 
 -- stranded --
 -- Events under way that nothing is open for: their settler died before it could tell.
-select id from marketing_events m
-where status = 'PROCESSING' and updated_at < %(now)s - interval '5 seconds'
-  and not exists (select from effects o where o.event_id = m.id
-                  and o.state in ('PLANNED', 'SENDING', 'DOUBT', 'UNKNOWN'))
-order by updated_at limit 500
+select m.id from marketing_events m
+where m.status = 'PROCESSING' and m.updated_at < %(now)s - interval '5 seconds'
+  and m.id <> all (array(select event_id from effects where state = 'UNKNOWN'))
+  and (select true from effects o where o.event_id = m.id
+       and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
+order by m.updated_at limit 500
 
 -- suppress --
 -- Records that a person must not be reached; what has a claim may still go, nothing starts after.
