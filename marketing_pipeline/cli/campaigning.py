@@ -13,13 +13,12 @@ from rich.table import Table
 
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.campaigns.mailings import CampaignEntry
-from marketing_pipeline.cli import asking, planning, undecided
+from marketing_pipeline.cli import asking, undecided
 from marketing_pipeline.cli.redaction import Redaction
-from marketing_pipeline.delivery import timetable, triggering
+from marketing_pipeline.delivery import plan_requests, timetable, triggering
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.triggering import ByHand
 from marketing_pipeline.domain import occurrences
-from marketing_pipeline.domain.event import InvalidEvent
 from marketing_pipeline.event_log import approvals, triggers
 from marketing_pipeline.event_log.intake import Recorded
 from marketing_pipeline.event_log.triggers import Last, Step
@@ -43,13 +42,13 @@ def trigger(name: str, at: str | None, why: str | None) -> tuple[Recorded, Campa
     same event. Where a plan was approved for a trigger that nobody has given yet, this is it.
 
     Raises:
-        InvalidEvent: `at` is no instant with an offset, or one that the log does not take.
-        Exit: the file has no such campaign.
+        CannotPlan: the file has no such campaign, or `at` is no instant with an offset.
+        InvalidEvent: it is one that the log does not take.
     """
     used = assemble(asking.used()).configuration
-    planning.known(used, name)
+    plan_requests.check_known("CAMPAIGN", used, name)
     now = datetime.now(UTC)
-    asked = None if at is None else _instant(at)
+    asked = plan_requests.instant("--at", at)
     by_hand = ByHand(who=undecided.login(), why=why)
 
     async def record(conn: psycopg.AsyncConnection) -> Recorded:
@@ -174,16 +173,6 @@ def _waits_for(name: str, last: Last, states: Mapping[str, int]) -> str | None:
     if last.status == "FAILED" and last.last_error is not None:
         return f"for somebody to mend it: {_SHOWN.text(last.last_error)}"
     return "for its plan, by the next delivery run" if last.status == "PENDING" else None
-
-
-def _instant(text: str) -> datetime:
-    """With or without an offset: the log refuses the latter."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidEvent(
-            "--at", f"{text!r} is no instant", "write 2026-03-01T09:00:00+01:00, or Z for UTC"
-        ) from error
 
 
 def _iso(instant: datetime) -> str:

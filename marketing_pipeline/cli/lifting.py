@@ -3,10 +3,10 @@
 import asyncio
 
 import psycopg
-import typer
 from redis.asyncio import Redis
 from rich.console import Console
 
+from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.delivery import gate
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.event_log import ledger
@@ -19,13 +19,11 @@ def lift(console: Console, used: Settings, provider: str) -> None:
     """End the durable pause first: a gate that is rebuilt meanwhile would bring it back.
 
     Raises:
-        Exit: the operator's file has no such provider.
+        SystemExit: the operator's file has no such provider.
     """
     known = assemble(used).destinations
     if provider not in known:
-        names = ", ".join(sorted(known))
-        typer.echo(f"marketing-pipeline: no provider {provider!r}; the file has: {names}", err=True)
-        raise typer.Exit(2)
+        refuse(f"no provider {provider!r}; the file has: {', '.join(sorted(known))}")
     servers = locate(used)
 
     async def lifted() -> Pause | None:

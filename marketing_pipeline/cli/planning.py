@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
 
 import psycopg
-import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from marketing_pipeline.campaigns import values
-from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.cli import asking
+from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.delivery import plan_requests
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.crowds import Page
@@ -35,7 +33,7 @@ def plan(name: str, at: str | None, as_of: str | None, people: Path | None) -> S
     occurrence = plan_requests.instant("--at", at)
     past = plan_requests.instant("--as-of", as_of)
     if past is None:
-        known(used, name)
+        plan_requests.check_known("CAMPAIGN", used, name)
 
     async def made(conn: psycopg.AsyncConnection) -> Shown:
         with _written(people) as write, _progress(write) as watch:
@@ -55,25 +53,20 @@ def approve(name: str, digest: str, who: str, why: str, life: str | None) -> App
         CannotPlan: the file has no such campaign.
     """
     used = assemble(asking.used()).configuration
-    known(used, name)
+    plan_requests.check_known("CAMPAIGN", used, name)
     lasts = None if life is None else _span("--life", life)
     return asking.ask(
         lambda conn: plan_requests.approve(conn, used, name, digest, who=who, why=why, life=lasts)
     )
 
 
-def known(used: Configuration, name: str) -> None:
-    """Raises CannotPlan, with what may have been meant, where the file has no such campaign."""
-    plan_requests.check_known("CAMPAIGN", used, name)
-
-
 def _span(option: str, text: str) -> timedelta:
     try:
         found = values.span(text)
     except ValueError as error:
-        _refuse(f"{option}: {error}")
+        refuse(f"{option}: {error}")
     if not found:
-        _refuse(f"{option} is no time at all; write a duration such as 24h")
+        refuse(f"{option} is no time at all; write a duration such as 24h")
     return found
 
 
@@ -111,8 +104,3 @@ def _progress(write: Watch | None) -> Iterator[Callable[[Page], None]]:
                 write(page)
 
         yield watch
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"marketing-pipeline: {message}", err=True)
-    raise typer.Exit(2)

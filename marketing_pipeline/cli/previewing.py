@@ -7,7 +7,7 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.console import Console
 from marketing_pipeline.campaigns import configuration, rendering
 from marketing_pipeline.campaigns.rendering import Parts
 from marketing_pipeline.cli import asking, preview_page
+from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import portrait
 from marketing_pipeline.event_log.location import locate
@@ -39,14 +40,14 @@ def preview(used: Settings, name: str, address: str, given: Sequence[str]) -> Pr
 
     Raises:
         ConfigError: the operator's file cannot be used.
-        Exit: there is no such template, or a variable is missing, misspelt or not written so.
+        SystemExit: there is no such template, or a variable is missing, misspelt or not written so.
     """
     loaded = configuration.load(used.campaigns_file, registry.KINDS)
     template = _named(name, {one.name: one for one in loaded.templates.values()})
     reads = rendering.reads(template)
     own = dict(_assigned(one) for one in given)
     if unread := sorted(own.keys() - set(reads)):
-        _refuse(f"template {name!r} does not read {unread[0]!r}; it reads: {_listed(reads)}")
+        refuse(f"template {name!r} does not read {unread[0]!r}; it reads: {_listed(reads)}")
     known = asking.ask_at(
         locate(used).database_url, lambda conn: portrait.attributes(conn, address)
     )
@@ -86,14 +87,14 @@ def _named(name: str, known: Mapping[str, Template]) -> Template:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {near[0]!r}? " if near else ""
-        _refuse(f"no template {name!r}; {meant}the file has: {_listed(sorted(known))}")
+        refuse(f"no template {name!r}; {meant}the file has: {_listed(sorted(known))}")
     return known[name]
 
 
 def _assigned(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        _refuse(f"--with {text!r} gives no variable; write --with name=value")
+        refuse(f"--with {text!r} gives no variable; write --with name=value")
     return name, _value(value)
 
 
@@ -115,19 +116,14 @@ def _rendered(template: Template, variables: Mapping[str, Any]) -> Parts:
         return rendering.parts(template, variables)
     except rendering.MissingVariable as error:
         if (name := error.variable) is None:
-            _refuse(f"{error}; give it with --with, or a default in the template")
-        _refuse(
+            refuse(f"{error}; give it with --with, or a default in the template")
+        refuse(
             f"template {template.name!r} needs {name!r}, which is not known of this person; "
             f"add --with {name}=VALUE, or a default in the template: {name} | default('')"
         )
     except rendering.TemplateError as error:
-        _refuse(f"{error}; mend the template, or give other values with --with")
+        refuse(f"{error}; mend the template, or give other values with --with")
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"marketing-pipeline: {' '.join(message.split())}", err=True)
-    raise typer.Exit(2)

@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import typer
 from rich.console import Console
 
 from marketing_pipeline.cli import exclusion
+from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.event_log.location import locate
 from marketing_pipeline.settings import Settings
 
@@ -65,7 +65,7 @@ class Processes:
         for child in self._children:
             if (code := child.process.poll()) is not None:
                 said = child.log.read_text(errors="replace")[-_TAIL:].strip() or "it said nothing"
-                _fail(f"{child.name} ended with {code}: {said}\nits log is {child.log}")
+                refuse(f"{child.name} ended with {code}: {said}\nits log is {child.log}")
 
     def wait_for(self, url: str) -> None:
         """Until that address answers with success; leaves when it does not in time."""
@@ -75,7 +75,7 @@ class Processes:
             if _answers(url):
                 return
             time.sleep(_POLL)
-        _fail(f"{url} does not answer after {_PATIENCE:.0f} s; the logs are in {self._logs}")
+        refuse(f"{url} does not answer after {_PATIENCE:.0f} s; the logs are in {self._logs}")
 
     def stop(self) -> None:
         """End all, the latest first; who does not end in time is killed with all it started."""
@@ -158,7 +158,7 @@ def _up(used: Settings, *, sandbox: bool) -> None:
         env["MARKETING_SANDBOX_URL"] = sandbox_url
     for what, port in (("ingest", used.ingest_port), ("the UI", UI_PORT)):
         if not is_free(port):
-            _fail(f"port {port} of {what} is taken; end who listens there, or another `up`")
+            refuse(f"port {port} of {what} is taken; end who listens there, or another `up`")
     ingest = f"http://{LOOPBACK}:{used.ingest_port}"
     with running(used.state_dir / "log", env) as started:
         with console.status("starting ingest and Dagster, which takes some seconds"):
@@ -234,8 +234,3 @@ def _dies_with_us() -> Sequence[str]:
 
 def _interrupt(number: int, _frame: object) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"marketing-pipeline: {message}", err=True)
-    raise typer.Exit(2)

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 
 import psycopg
-import typer
 from rich.console import Console
 
 from marketing_pipeline.cli import asking
+from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.event_log import ledger
 
 SCOPES = ("all", "email", "contact")
@@ -16,12 +16,12 @@ def suppress(console: Console, address: str, why: str, scope: str) -> None:
     """Record the suppression under the person's lock: a claim sees it, or has committed before.
 
     Raises:
-        Exit: nobody in the log has this address, or the scope is not known.
+        SystemExit: nobody in the log has this address, or the scope is not known.
     """
     if scope not in SCOPES:
-        _refuse(f"--scope {scope!r} is not known; write one of {', '.join(SCOPES)}")
+        refuse(f"--scope {scope!r} is not known; write one of {', '.join(SCOPES)}")
     if not why.strip():
-        _refuse("--why is empty; say who asked for it, and where")
+        refuse("--why is empty; say who asked for it, and where")
 
     async def record(conn: psycopg.AsyncConnection) -> bool:
         async with conn.transaction():
@@ -31,10 +31,5 @@ def suppress(console: Console, address: str, why: str, scope: str) -> None:
             return person is not None
 
     if not asking.ask(record):
-        _refuse("nobody in the log has this address; it is known once a lead has come with it")
+        refuse("nobody in the log has this address; it is known once a lead has come with it")
     console.print("no attempt for this person starts from now on")
-
-
-def _refuse(message: str) -> None:
-    typer.echo(f"marketing-pipeline: {message}", err=True)
-    raise typer.Exit(2)

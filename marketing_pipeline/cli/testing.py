@@ -20,7 +20,7 @@ def send(used: Settings, template: str, address: str, given: Sequence[str]) -> R
     """Record that a template is to be sent to this address, once it could be rendered for it.
 
     Raises:
-        Exit: there is no such template, or a variable is missing.
+        SystemExit: there is no such template, or a variable is missing.
         InvalidEvent: it is no address.
     """
     event.normal_address(address)

@@ -1,7 +1,6 @@
 """`marketing-pipeline keys`: who may send events."""
 
 import json
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -9,6 +8,7 @@ import typer
 from rich.console import Console
 
 from marketing_pipeline.cli.asking import AsJson, ask
+from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.event_log import intake
 
 app = typer.Typer(no_args_is_help=True, help="Ingest keys, one or more for each source.")
@@ -37,5 +37,4 @@ def list_keys(as_json: AsJson = False) -> None:
 def revoke_key(key_id: str) -> None:
     """End a key; ingest notices within ten seconds."""
     if not ask(lambda conn: intake.revoke_key(conn, key_id, datetime.now(UTC))):
-        print(f"keys: there is no active key {key_id!r}; see `keys list`", file=sys.stderr)
-        sys.exit(2)
+        refuse(f"there is no active key {key_id!r}; see `keys list`")
