@@ -7,9 +7,10 @@ writes plans; a delivery run sends them.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from psycopg import AsyncConnection
 
@@ -119,21 +120,23 @@ async def _renewed(
     conn: AsyncConnection, by: Rules, of: Resend, day: date
 ) -> AsyncIterator[_Batch]:
     """A day's first plans, made again by the rules of today from the facts of then."""
+    cancelled = await history.cancelled(conn, day)
     for since, before in await history.slices(conn, day, of.asked.types, SLICE):
         async with conn.transaction():
             plans = [
                 one
                 async for one in history.plans_of_day(conn, day, of.asked.types, since, before)
-                if one.epoch == crowds.EPOCH and _can_be_sent(one)
+                if one.epoch == crowds.EPOCH and _can_be_sent(one, cancelled)
             ]
         blank = [_blank(one, by, of.epoch) for one in plans]
         known = await replanning.known(conn, blank, {by.digest: by})
         yield [await _again(conn, one, by, known) for one in blank]
 
 
-def _can_be_sent(first: Plan) -> bool:
-    """History never is, and a template's test has no need to be."""
-    return first.event.origin is Origin.LIVE and rules.given(first.event) is None
+def _can_be_sent(first: Plan, cancelled: Set[UUID]) -> bool:
+    """Neither history nor what was cancelled ever is; a template's test has no need to be."""
+    live = first.event.origin is Origin.LIVE and first.event.id not in cancelled
+    return live and rules.given(first.event) is None
 
 
 def _blank(first: Plan, by: Rules, epoch: int) -> Plan:

@@ -81,6 +81,12 @@ async def campaigns_of_day(conn: AsyncConnection, day: date) -> list[PastCampaig
         return await cursor.fetchall()
 
 
+async def cancelled(conn: AsyncConnection, day: date) -> set[UUID]:
+    """Events of the day that somebody cancelled."""
+    found = await (await conn.execute(_SQL["cancelled"], {"day": day})).fetchall()
+    return {row[0] for row in found}
+
+
 async def plans_of_day(
     conn: AsyncConnection,
     day: date,

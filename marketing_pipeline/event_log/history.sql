@@ -28,6 +28,11 @@ from marketing_events m join plans p on p.event_id = m.id
 where m.day = %(day)s and m.type = any(%(types)s) and m.seq >= %(since)s and m.seq < %(before)s
 order by m.seq, p.epoch
 
+-- cancelled --
+-- Campaigns of a day that somebody cancelled.
+select h.event_id from holds h join marketing_events m on m.id = h.event_id
+where m.day = %(day)s and h.state = 'cancelled'
+
 -- effects of plans --
 -- What the ledger holds of some plans, with the digest of the last bytes that were sent for each.
 select e.event_id, e.epoch, e.id, e.kind, e.provider, e.step, e.recipient_id, e.template, e.variables, e.state,

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from marketing_pipeline.delivery import replay, replaying, resending
+from marketing_pipeline.delivery import holding, replay, replaying, resending
 from marketing_pipeline.delivery.replaying import CannotReplay
 from marketing_pipeline.delivery.resending import Renewed, Resend
 from marketing_pipeline.domain.event import Origin
 from marketing_pipeline.event_log import intake
+from marketing_pipeline.event_log.holding import Action, Said
 from marketing_pipeline_tests import campaigning
 from marketing_pipeline_tests.campaigning import Log
 
@@ -167,6 +168,47 @@ def test_history_is_never_sent_and_a_test_not_again(database: str, folder: Path)
         await log.plan()
         proposed = await propose(log, asked())
         assert (proposed.events, proposed.effects) == (0, 0)
+
+    on(database, folder, story)
+
+
+def test_what_was_cancelled_is_not_sent_again(database: str, folder: Path) -> None:
+    async def story(log: Log) -> None:
+        await log.leads(range(5))
+        cancelled = await log.trigger("news")
+        await log.plan()
+        said = Said(why="wrong month", who="ada")
+        await holding.control(log.conn, Action.CANCEL, str(cancelled), said, lambda _: None)
+        await log.trigger("news")
+        await log.plan()
+        await log.send()
+        of = asked("CAMPAIGN_TRIGGER")
+        proposed = await propose(log, of)
+        assert (proposed.events, proposed.effects) == (1, 5), "the other one only"
+        await resend(log, of, proposed.digest)
+        await log.plan()
+        rows = await log.rows("select from plans where event_id = %s and epoch = 1", cancelled)
+        assert rows == []
+        assert await effects(log) == [(0, "SENT", 10), (0, "SUPPRESSED", 5), (1, "PLANNED", 5)]
+        await day_is_right(log)
+
+    on(database, folder, story)
+
+
+def test_a_campaign_that_is_cancelled_after_the_proposal_makes_it_lapse(
+    database: str, folder: Path
+) -> None:
+    async def story(log: Log) -> None:
+        await log.leads(range(3))
+        event_id = await log.trigger("news")
+        await log.plan()
+        of = asked("CAMPAIGN_TRIGGER")
+        proposed = await propose(log, of)
+        said = Said(why="wrong month", who="ada")
+        await holding.control(log.conn, Action.CANCEL, str(event_id), said, lambda _: None)
+        with pytest.raises(CannotReplay, match="come out differently by now"):
+            await resend(log, of, proposed.digest)
+        assert await log.rows("select from plans where epoch = 1") == []
 
     on(database, folder, story)
 
