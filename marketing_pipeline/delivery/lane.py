@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -50,26 +51,32 @@ class Lane:
     idle_since: float | None = None  # monotonic; None while there is work
     _more: bool = False  # the last claim took all it could: more is probably due
     _swept_at: float = -1.0  # monotonic
-    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set)  # calls
+    _beside: set[asyncio.Task[None]] = field(default_factory=set)  # claims that nobody waits for
+    _reserved: int = 0  # connections that these are for
 
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""
         while not self.stopping.is_set():
-            try:
-                pause = await self._round()
-            except AWAY as error:
-                telemetry.emit("database_lost", reason=str(error))
-                pause = AGAIN
-            except RedisError as error:  # fail closed: what the gate does not grant is not called
-                telemetry.emit("gate_lost", reason=str(error))
-                pause = AGAIN
-            await rest(self.wake, pause)
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+            await rest(self.wake, await self._guarded(self._round()))
+        while tasks := self._beside | self._under_way:
+            await asyncio.wait(tasks)
+            self._reap()
         try:
             await self.gate.tell()
         except RedisError as error:  # what this run saw is lost to the others, and no more
             telemetry.emit("gate_lost", reason=str(error))
+
+    async def _guarded(self, doing: Coroutine[None, None, float]) -> float:
+        """How long to rest; where a server is away, until it may be back."""
+        try:
+            return await doing
+        except AWAY as error:
+            telemetry.emit("database_lost", reason=str(error))
+        except RedisError as error:  # fail closed: what the gate does not grant is not called
+            telemetry.emit("gate_lost", reason=str(error))
+        self._more = False
+        return AGAIN
 
     async def _round(self) -> float:
         """Claim and start what may be called now; how long to rest before the next look."""
@@ -77,7 +84,10 @@ class Lane:
         if free == 0:
             return 0
         self.wake.clear()
-        wanted, pause = (free, 0.0) if self._more else await self._look(free)
+        if self._more:  # half of them, so that this claim is made while the other half calls
+            wanted, pause = min(free, self._half), 0.0
+        else:
+            wanted, pause = await self._look(free)
         await self._sweep_in_time()
         if wanted == 0:
             await self._tell_in_time()
@@ -88,24 +98,36 @@ class Lane:
         if grant.calls == 0:
             self._more = False
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
-        self._more = await self._start(grant, asked) == free
-        return 0
+        if self._more:
+            self._start_beside(grant, asked, wanted)
+            return 0
+        return await self._start(grant, asked, wanted)
 
     async def _free(self) -> int:
         """How many calls may be added: half of them at once, so that they are claimed while the
         other half is under way; fewer wait a moment for company."""
         most = self.destination.entry.connections
         ends = time.monotonic() + GATHER
-        while len(self._under_way) > most // 2:
-            full = len(self._under_way) >= most
+        self._reap()
+        while self._taken > most - self._half:
+            full = self._taken >= most
             if not full and time.monotonic() >= ends:
                 break
             await self._tell_in_time()
             self.wake.clear()
             await rest(self.wake, LATEST.total_seconds() if full else GATHER)
+            self._reap()
             if self.stopping.is_set():
                 return 0
-        return most - len(self._under_way)
+        return most - self._taken
+
+    @property
+    def _taken(self) -> int:
+        return len(self._under_way) + self._reserved
+
+    @property
+    def _half(self) -> int:
+        return (self.destination.entry.connections + 1) // 2
 
     async def _look(self, most: int) -> tuple[int, float]:
         """How many effects are due, and where none is, how long to rest."""
@@ -130,7 +152,7 @@ class Lane:
             await self.gate.tell()
 
     async def _idle(self, conn: psycopg.AsyncConnection) -> float:
-        if self._under_way:
+        if self._taken:
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = time.monotonic()
@@ -140,8 +162,27 @@ class Lane:
         ahead = (at - datetime.now(UTC)).total_seconds()
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
-    async def _start(self, grant: Grant, asked: float) -> int:
-        """Claim as much as was granted and start the calls; how many effects that took."""
+    def _start_beside(self, grant: Grant, asked: float, wanted: int) -> None:
+        """The same while the lane goes on: of a backlog, one part is claimed as another calls."""
+
+        async def start() -> None:
+            try:
+                await self._guarded(self._start(grant, asked, wanted))
+            finally:
+                self._reserved -= grant.calls
+                self.wake.set()
+
+        self._reserved += grant.calls
+        self._beside.add(asyncio.create_task(start()))
+
+    def _reap(self) -> None:
+        """What a claim beside ended with, such as that the log went back in time, ends the lane."""
+        for task in [one for one in self._beside if one.done()]:
+            self._beside.discard(task)
+            task.result()
+
+    async def _start(self, grant: Grant, asked: float, wanted: int) -> float:
+        """Claim as much as was granted and start the calls; there is nothing to rest for."""
         began, seen = calling.clock(), self.high_water.seen
         claim = await self._claim(grant)
         if claim.calls:
@@ -153,7 +194,8 @@ class Lane:
         self.settler.ended(one.event_id for one in claim.closed)
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
-        return len(claim.calls) + len(claim.closed)
+        self._more = len(claim.calls) + len(claim.closed) == wanted
+        return 0
 
     async def _claim(self, grant: Grant) -> Claim:
         try:
