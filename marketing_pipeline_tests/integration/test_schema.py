@@ -525,7 +525,29 @@ HOT: list[tuple[str, str, tuple[set[str], ...]]] = [
     ("reading.sql", "due work", (_PENDING, _WAITING, _LEASED, {"plans_unfinished"})),
     ("reading.sql", "unfinished days", (_PENDING | _UNDER_WAY,)),
 ]
+# Rows that are known by their keys are found by them, however many there are.
+KEYED = [
+    ("ledger.sql", "bodies"),
+    ("ledger.sql", "claim"),
+    ("ledger.sql", "close unsent"),
+    ("ledger.sql", "complete"),
+    ("ledger.sql", "forget bodies"),
+    ("ledger.sql", "lock events"),
+    ("ledger.sql", "mark moved"),
+    ("ledger.sql", "settle"),
+    ("planning.sql", "mark planned"),
+    ("planning.sql", "standing plans"),
+]
 TYPES = {
+    "attempts": ("text", "'[]'"),
+    "claim_id": ("uuid", "gen_random_uuid()"),
+    "closed": ("text", "'[]'"),
+    "epochs": ("int[]", "array[0]"),
+    "event_ids": ("uuid[]", "array[gen_random_uuid()]"),
+    "ids": ("uuid[]", "array[gen_random_uuid(), gen_random_uuid()]"),
+    "lease": ("interval", "'1 minute'"),
+    "settlements": ("text", "'[]'"),
+    "setup": ("text", "'a'"),
     "provider": ("text", "'mail'"),
     "providers": ("text[]", "array['mail']"),
     "limit": ("int", "100"),
@@ -569,7 +591,11 @@ def _history(conn: Connection) -> None:
         from marketing_events, lateral (select
             case when status = 'COMPLETED' then 'SENT' when seq % 2 = 0 then 'SENDING'
                  else 'PLANNED' end, (status = 'COMPLETED' or seq % 2 = 0)::int) s (state, calls)
-        where status <> 'PENDING'
+        where status <> 'PENDING';
+        insert into attempts (effect_id, number, purpose, claim_id, provider, started_at,
+            request_sha256)
+        select id, 1, 'send', claim_id, provider, created_at, repeat('a', 64)
+        from effects where calls = 1
         """
     )
 
@@ -610,7 +636,7 @@ def _plan(conn: Connection, file: str, name: str, mode: str) -> str:
 def _faults(plan: str, needed: Sequence[set[str]]) -> list[str]:
     """What of a plan would grow with history: a table read as a whole, partial indexes unused."""
     used = set(re.findall(r"Scan (?:using|on) (\w+)", plan))
-    whole = re.findall(r"Seq Scan on (?:effects|marketing_events|plans)\b", plan)
+    whole = re.findall(r"Seq Scan on (?:effects|marketing_events|plans|attempts)\b", plan)
     return whole + [f"none of {sorted(any_of)}" for any_of in needed if not any_of & used]
 
 
@@ -634,3 +660,22 @@ def test_without_its_index_finding_work_would_be_seen_to_read_more(
             conn.execute(sql.SQL("drop index {}").format(sql.Identifier(index)))
         assert _faults(_plan(conn, file, name, "force_custom_plan"), needed)
         conn.rollback()
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(("file", "name"), KEYED)
+def test_what_is_known_by_its_key_is_found_by_it(
+    grown: str, file: str, name: str, mode: str
+) -> None:
+    with psycopg.connect(grown) as conn:
+        plan = _plan(conn, file, name, mode)
+    assert _faults(plan, ()) == [], plan
+
+
+@pytest.mark.parametrize(("file", "name"), KEYED)
+def test_a_key_that_is_not_used_would_be_seen(grown: str, file: str, name: str) -> None:
+    """The known-bad case of the test above."""
+    with psycopg.connect(grown) as conn:
+        for way in ("indexscan", "indexonlyscan", "bitmapscan"):
+            conn.execute(f"set enable_{way} = off".encode())
+        assert _faults(_plan(conn, file, name, "force_custom_plan"), ())
