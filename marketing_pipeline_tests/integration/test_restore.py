@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import psycopg
 import pytest
 import redis
@@ -201,6 +203,34 @@ def test_a_log_that_goes_back_in_time_under_a_running_engine_is_noticed(
                 await water.reach(140, remembered=7, after=water.seen)  # whatever its number is
 
     asyncio.run(reach())
+
+
+def test_an_engine_whose_log_goes_back_in_time_ends_before_it_calls_again(
+    used: settings.Settings, database: str, sandbox: Sandbox
+) -> None:
+    """In the middle of a backlog, where claims are made beside calls."""
+    slow = {"latency": {"webhook": 0.3}}
+    httpx.put(f"{sandbox.url}/_sandbox/settings", json=slow).raise_for_status()
+    record(database, [post(n) for n in range(150)])
+    ended: list[ExceptionGroup] = []
+
+    def engine() -> None:
+        try:
+            run(used)
+        except ExceptionGroup as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=engine)
+    thread.start()
+    with psycopg.connect(database, autocommit=True) as conn:
+        while sum(sandbox.acts().values()) < 30:
+            assert thread.is_alive()
+        conn.execute("update attempts set claim_number = null")  # as if they had never been
+    thread.join(30)
+    acts = sum(sandbox.acts().values())
+    assert not thread.is_alive()
+    assert [one.subgroup(high_water.ReadOnly) is not None for one in ended] == [True]
+    assert acts < 150 - 50, "it stopped in the middle"
 
 
 def test_a_sequence_that_recovery_set_ahead_hides_no_restore(
