@@ -128,7 +128,9 @@ class Engine:
                 self.planned += done.events
                 self.days |= done.days
                 for lane in self.lanes:
-                    lane.wake.set()
+                    effects = done.due.get(lane.destination.provider.name)
+                    if effects is not None:
+                        lane.planned(effects)
                 continue
             if done.waiting:
                 self._planning_idle_since = None

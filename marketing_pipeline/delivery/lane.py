@@ -50,10 +50,16 @@ class Lane:
     calls: int = 0
     idle_since: float | None = None  # monotonic; None while there is work
     _more: bool = False  # the last claim took all it could: more is probably due
+    _planned: int = 0  # effects that are due and that no round has asked for
     _swept_at: float = -1.0  # monotonic
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)  # calls
     _beside: set[asyncio.Task[None]] = field(default_factory=set)  # claims that nobody waits for
     _reserved: int = 0  # connections that these are for
+
+    def planned(self, effects: int) -> None:
+        """So many of its effects are due that were not before: nothing has to be looked for."""
+        self._planned += effects
+        self.wake.set()
 
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""
@@ -85,13 +91,15 @@ class Lane:
             return 0
         self.wake.clear()
         if self._more:  # half of them, so that this claim is made while the other half calls
-            wanted, pause = min(free, self._half), 0.0
+            free = wanted = min(free, self._half)
+        elif self._planned:  # what has just been planned need not be looked for
+            wanted, self._planned = min(free, self._planned), 0
         else:
             wanted, pause = await self._look(free)
-        await self._sweep_in_time()
-        if wanted == 0:
-            await self._tell_in_time()
-            return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
+            await self._sweep_in_time()
+            if wanted == 0:
+                await self._tell_in_time()
+                return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
         self.idle_since = None
         asked = calling.clock()
         grant = await self.gate.ask(wanted)
@@ -99,9 +107,10 @@ class Lane:
             self._more = False
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
         if self._more:
-            self._start_beside(grant, asked, wanted)
+            await self._sweep_in_time()
+            self._start_beside(grant, asked, enough=free)
             return 0
-        return await self._start(grant, asked, wanted)
+        return await self._start(grant, asked, enough=free)
 
     async def _free(self) -> int:
         """How many calls may be added: half of them at once, so that they are claimed while the
@@ -162,12 +171,12 @@ class Lane:
         ahead = (at - datetime.now(UTC)).total_seconds()
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
-    def _start_beside(self, grant: Grant, asked: float, wanted: int) -> None:
+    def _start_beside(self, grant: Grant, asked: float, *, enough: int) -> None:
         """The same while the lane goes on: of a backlog, one part is claimed as another calls."""
 
         async def start() -> None:
             try:
-                await self._guarded(self._start(grant, asked, wanted))
+                await self._guarded(self._start(grant, asked, enough=enough))
             finally:
                 self._reserved -= grant.calls
                 self.wake.set()
@@ -181,8 +190,11 @@ class Lane:
             self._beside.discard(task)
             task.result()
 
-    async def _start(self, grant: Grant, asked: float, wanted: int) -> float:
-        """Claim as much as was granted and start the calls; there is nothing to rest for."""
+    async def _start(self, grant: Grant, asked: float, *, enough: int) -> float:
+        """Claim as much as was granted and start the calls; there is nothing to rest for.
+
+        enough: so many taken, and more is probably due.
+        """
         began, seen = calling.clock(), self.high_water.seen
         claim = await self._claim(grant)
         if claim.calls:
@@ -194,7 +206,7 @@ class Lane:
         self.settler.ended(one.event_id for one in claim.closed)
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
-        self._more = len(claim.calls) + len(claim.closed) == wanted
+        self._more = len(claim.calls) + len(claim.closed) >= enough
         return 0
 
     async def _claim(self, grant: Grant) -> Claim:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -33,6 +34,7 @@ class Planned:
     events: int
     failed: int
     days: frozenset[date]
+    due: Mapping[str, int] = field(default_factory=dict)  # by provider: effects that are due now
     campaigns: bool = False  # there is work for `campaigns.write_unfinished`
     waiting: bool = False  # a writer of the log is in the way of somebody's step
 
@@ -95,7 +97,16 @@ async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: da
         events=len(due),
         failed=len(made.failed),
         days=frozenset(one.event.day for one in due),
+        due=_due(made, now),
     )
+
+
+def _due(made: _Batch, now: datetime) -> Mapping[str, int]:
+    """Of each provider that something was planned for, if only for later."""
+    found = Counter[str]()
+    for _, _, effect in made.effects:
+        found[effect.provider] += effect.due_at <= now
+    return found
 
 
 async def _planned(
