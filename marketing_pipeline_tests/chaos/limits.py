@@ -104,9 +104,13 @@ class Valkey:
 
     def kill(self) -> None:
         """Kill it and start it again with its file, as an init system would."""
-        for server in embedded.status(self.state).servers:
-            os.kill(server.pid, signal.SIGKILL)
+        [pid] = self._pids()
+        os.kill(pid, signal.SIGKILL)
+        assert wait_for(lambda: pid not in self._pids(), 10, 0.01)  # else it were taken for alive
         embedded.attach(self.state, postgres=False)
+
+    def _pids(self) -> list[int]:
+        return [server.pid for server in embedded.status(self.state).servers]
 
 
 @contextmanager
