@@ -50,7 +50,8 @@ class Lane:
     calls: int = 0
     idle_since: float | None = None  # monotonic; None while there is work
     _more: bool = False  # the last claim took all it could: more is probably due
-    _planned: int = 0  # effects that are due and that no round has asked for
+    _empty: bool = False  # the last look found nothing due, and nothing was claimed since
+    _planned: int = 0  # effects that have come due since the last round
     _swept_at: float = -1.0  # monotonic
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)  # calls
     _beside: set[asyncio.Task[None]] = field(default_factory=set)  # claims that nobody waits for
@@ -90,27 +91,29 @@ class Lane:
         if free == 0:
             return 0
         self.wake.clear()
+        planned, self._planned = self._planned, 0
         if self._more:  # half of them, so that this claim is made while the other half calls
             free = wanted = min(free, self._half)
-        elif self._planned:  # what has just been planned need not be looked for
-            wanted, self._planned = min(free, self._planned), 0
+        elif planned and self._empty:  # nothing else was due: this need not be looked for
+            wanted = min(free, planned)
         else:
             wanted, pause = await self._look(free)
             await self._sweep_in_time()
             if wanted == 0:
                 await self._tell_in_time()
                 return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
-        self.idle_since = None
+        self.idle_since, self._empty = None, False
         asked = calling.clock()
         grant = await self.gate.ask(wanted)
         if grant.calls == 0:
             self._more = False
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
         if self._more:
-            await self._sweep_in_time()
             self._start_beside(grant, asked, enough=free)
-            return 0
-        return await self._start(grant, asked, enough=free)
+        else:
+            await self._start(grant, asked, enough=free)
+        await self._sweep_in_time()
+        return 0
 
     async def _free(self) -> int:
         """How many calls may be added: half of them at once, so that they are claimed while the
@@ -142,6 +145,7 @@ class Lane:
         """How many effects are due, and where none is, how long to rest."""
         async with self.pool.connection() as conn:
             due = await ledger.due(conn, self.destination.provider.name, most)
+            self._empty = due == 0
             return due, 0 if due else await self._idle(conn)
 
     async def _sweep_in_time(self) -> None:
