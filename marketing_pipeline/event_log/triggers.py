@@ -69,7 +69,7 @@ async def last(
 async def effects_of(
     conn: AsyncConnection, events: Sequence[UUID]
 ) -> Mapping[UUID, Mapping[str, int]]:
-    """How many effects each of the events has, by state."""
+    """How many effects each of the events has in its last epoch, by state."""
     counts: dict[UUID, dict[str, int]] = {one: {} for one in events}
     for event, state, count in await (
         await conn.execute(_SQL["effects of"], {"ids": list(events)})

@@ -37,8 +37,11 @@ left join holds h on h.event_id = last.id
 order by n.campaign
 
 -- effects of --
--- How many effects these events have, by state.
-select event_id, state, count(*)::int from effects where event_id = any(%(ids)s) group by event_id, state
+-- How many effects these events have in their last epoch, by state.
+select e.event_id, e.state, count(*)::int
+from (select event_id, max(epoch) as epoch from plans where event_id = any(%(ids)s) group by event_id) last
+join effects e using (event_id, epoch)
+group by e.event_id, e.state
 
 -- steps to come --
 -- Steps of sequences whose time has not come yet.

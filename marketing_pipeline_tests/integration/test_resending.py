@@ -14,7 +14,7 @@ from marketing_pipeline.delivery import holding, replay, replaying, resending
 from marketing_pipeline.delivery.replaying import CannotReplay
 from marketing_pipeline.delivery.resending import Renewed, Resend
 from marketing_pipeline.domain.event import Origin
-from marketing_pipeline.event_log import intake
+from marketing_pipeline.event_log import intake, triggers
 from marketing_pipeline.event_log.holding import Action, Said
 from marketing_pipeline_tests import campaigning
 from marketing_pipeline_tests.campaigning import Log
@@ -91,6 +91,8 @@ def test_a_campaign_is_sent_again_with_another_mail_to_the_same_people(
         assert {row["state"] for row in again} == {"PLANNED"}
         assert all(row["due_at"] > log.now.replace(minute=0, second=0) for row in again)
         await day_is_right(log)
+        told = await triggers.effects_of(log.conn, [event_id])
+        assert told == {event_id: {"PLANNED": 6}}, "of its last time, and not of both"
         repeated = await resend(log, of, proposed.digest)
         assert repeated.written == 0, "an epoch is planned once"
         assert len(await log.rows("select from approvals")) == 1
