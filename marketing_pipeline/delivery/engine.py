@@ -27,7 +27,7 @@ from marketing_pipeline.delivery import (
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.high_water import HighWater
-from marketing_pipeline.delivery.lane import LOOK, Lane, rest
+from marketing_pipeline.delivery.lane import COMPANY, LOOK, Lane, rest
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.event_log import heartbeats, ledger
 
@@ -112,6 +112,7 @@ class Engine:
     async def _plan(self) -> None:
         while not self.stopping.is_set():
             self._due.clear()
+            began = time.monotonic()
             try:
                 async with self.pool.connection() as conn:
                     rules = self.assembly.configuration.meaning.rules
@@ -131,6 +132,8 @@ class Engine:
                     effects = done.due.get(lane.destination.provider.name)
                     if effects is not None:
                         lane.planned(effects)
+                if 1 < done.events < planner.BATCH:
+                    await asyncio.sleep(began + COMPANY - time.monotonic())
                 continue
             if done.waiting:
                 self._planning_idle_since = None

@@ -31,6 +31,9 @@ SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earl
 BLOCKED = 0.1  # seconds until what waits for an older effect of its contact is looked at again
 SWEEP = 0.5  # seconds between sweeps of expired leases
 GATHER = 0.003  # seconds that a few free connections wait for more: one claim for many
+# Seconds between two rounds of which the first found several that had come together: what comes in
+# between shares the second, at a third of the work. What comes alone waits for nobody.
+COMPANY = 0.05
 DURABLE = timedelta(seconds=30)  # a pause this long outlives the gate's memory
 
 
@@ -53,6 +56,7 @@ class Lane:
     _empty: bool = False  # the last look found nothing due, and nothing was claimed since
     _planned: int = 0  # effects that have come due since the last round
     _swept_at: float = -1.0  # monotonic
+    _not_before: float = -1.0  # monotonic; of the next claim
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)  # calls
     _beside: set[asyncio.Task[None]] = field(default_factory=set)  # claims that nobody waits for
     _reserved: int = 0  # connections that these are for
@@ -90,6 +94,8 @@ class Lane:
         free = await self._free()
         if free == 0:
             return 0
+        if not self._more:
+            await asyncio.sleep(self._not_before - time.monotonic())
         self.wake.clear()
         planned, self._planned = self._planned, 0
         if self._more:  # half of them, so that this claim is made while the other half calls
@@ -103,8 +109,10 @@ class Lane:
                 await self._tell_in_time()
                 return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
         self.idle_since, self._empty = None, False
-        asked = calling.clock()
+        asked, now = calling.clock(), time.monotonic()
         grant = await self.gate.ask(wanted)
+        if 1 < wanted == grant.calls:  # of those that a limit holds back there is company enough
+            self._not_before = now + COMPANY
         if grant.calls == 0:
             self._more = False
             return min(max(grant.wait.total_seconds(), SHORT), LOOK)
