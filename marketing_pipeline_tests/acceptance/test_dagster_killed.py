@@ -19,11 +19,12 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from marketing_pipeline import embedded, settings
-from marketing_pipeline.defs import resources, zombies
+from marketing_pipeline.defs import zombies
 from marketing_pipeline.defs.resources import EventLog
 from marketing_pipeline.defs.sensors import bury
 from marketing_pipeline.defs.zombies import QUIET, SETTLED, SILENT, Watch
 from marketing_pipeline.event_log import heartbeats
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox, lead, record, sent, states
 
 # Dagster warns of what it does itself: it hands on beta parameters.
@@ -64,12 +65,6 @@ def installed(
         yield settings.read(os.environ)
         forget_settings()
         admin.execute(f'drop database "{name}" with (force)')
-
-
-def forget_settings() -> None:
-    """Resources read the environment once a process."""
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
 
 
 @contextmanager

@@ -24,12 +24,12 @@ from dagster._core.remote_representation.handle import RepositoryHandle
 from dagster._core.scheduler.instigation import ScheduleInstigatorData
 
 from marketing_pipeline import settings
-from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.campaigns import TAG, campaign_schedules, switched_on
 from marketing_pipeline.defs.jobs import deliver_pending
 from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
 from marketing_pipeline.defs.sensors import pending_events
 from marketing_pipeline.delivery import triggering
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import run, statuses
 
 # Dagster warns of what it does itself: it reads old attributes, and hands on beta parameters.
@@ -57,8 +57,7 @@ def installed(
 
 def forget() -> None:
     """Resources read the environment once a process."""
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ from dagster import (
 )
 
 from marketing_pipeline import settings
-from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.assets import campaign_performance, deliveries, leads
 from marketing_pipeline.defs.checks import conservation, finished
 from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLimit
@@ -39,6 +38,7 @@ from marketing_pipeline.delivery import planner
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.event_log import heartbeats, ledger
 from marketing_pipeline.event_log.reading import DueWork
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import campaign, campaign_name, lead, post, record, run
 
 # Dagster warns of what it does itself: it reads old attributes, and hands on beta parameters.
@@ -62,8 +62,7 @@ def installed(
 
 def forget() -> None:
     """Resources read the environment once a process."""
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
 
 
 def tick() -> RunRequest | SkipReason:

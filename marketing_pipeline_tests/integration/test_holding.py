@@ -19,7 +19,6 @@ from psycopg.rows import class_row
 
 from marketing_pipeline import settings
 from marketing_pipeline.cli import next_steps
-from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.holding import control_campaign
 from marketing_pipeline.defs.resources import EventLog
 from marketing_pipeline.delivery import campaigns
@@ -42,6 +41,7 @@ from marketing_pipeline.event_log import (
 from marketing_pipeline.event_log.holding import Action, CannotHold, Said
 from marketing_pipeline.event_log.ledger import Candidate
 from marketing_pipeline.event_log.redriving import Standards
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.holding import (
     AMBIGUOUS,
     BY_ADA,
@@ -1031,8 +1031,7 @@ def test_the_job_in_dagster_does_the_same(
     for key, value in {"MARKETING_DATABASE_URL": database, **REDIS}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("MARKETING_HOME", str(tmp_path))
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
 
     async def run_it() -> None:
         async with crowded(database, persons=FEW) as log:
@@ -1051,8 +1050,7 @@ def test_the_job_in_dagster_does_the_same(
             assert await log.value("select max(who) from interventions") == "somebody in Dagster"
 
     asyncio.run(run_it())
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
 
 
 @pytest.mark.parametrize("misled", [False, True])

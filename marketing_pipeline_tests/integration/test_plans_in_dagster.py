@@ -16,9 +16,9 @@ from dagster import (
 )
 
 from marketing_pipeline import settings
-from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.plans import approve_campaign, campaign_plan
 from marketing_pipeline.defs.resources import EventLog, Providers
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import Sandbox, campaign, lead, record, run, statuses
 
 # Dagster warns of what it does itself: it reads old attributes, and hands on beta parameters.
@@ -48,8 +48,7 @@ def installed(
 
 def forget() -> None:
     """Resources read the environment once a process."""
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
 
 
 def plan(**config: str) -> Mapping[str, Any]:

@@ -23,7 +23,6 @@ from dagster import Failure, materialize
 from psycopg import AsyncConnection
 
 from marketing_pipeline import embedded
-from marketing_pipeline.defs import resources
 from marketing_pipeline.defs.assets import deliveries
 from marketing_pipeline.defs.resources import EventLog, Providers
 from marketing_pipeline.delivery import replay, replaying, units
@@ -33,6 +32,7 @@ from marketing_pipeline.delivery.verification import Findings, Verification, Wha
 from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.event_log.history import NO_SEQ
 from marketing_pipeline_tests import replay_log, replay_proof
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.replay_log import FIRST
 
 EVENTS = 31 * 20 + replay_log.CAMPAIGNS + replay_log.STEPS  # twenty a day, and these
@@ -360,11 +360,9 @@ def installed(
     monkeypatch.setenv("MARKETING_DATABASE_URL", log)
     monkeypatch.setenv("MARKETING_REDIS_URL", servers.redis_url)
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", servers.dagster_url)
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
     yield
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
+    forget_settings()
 
 
 @pytest.mark.usefixtures("installed")

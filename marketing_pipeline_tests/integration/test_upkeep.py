@@ -39,7 +39,7 @@ from dagster import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from marketing_pipeline import embedded, settings
-from marketing_pipeline.defs import resources, zombies
+from marketing_pipeline.defs import zombies
 from marketing_pipeline.defs.assets import deliveries
 from marketing_pipeline.defs.checks import conservation
 from marketing_pipeline.defs.jobs import deliver_pending, heard
@@ -55,6 +55,7 @@ from marketing_pipeline.defs.upkeep import (
 from marketing_pipeline.defs.zombies import GAP, QUIET, SETTLED, SILENT, Watch, watch
 from marketing_pipeline.event_log import heartbeats
 from marketing_pipeline.event_log.redriving import Listed, Reconciliation
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import CHECKOUT, campaign, lead, record, run, statuses
 
 # Dagster warns of what it does itself: it reads old attributes, and hands on beta parameters.
@@ -90,12 +91,6 @@ def installed(
         yield settings.read(os.environ)
         forget_settings()
         admin.execute(f'drop database "{name}" with (force)')
-
-
-def forget_settings() -> None:
-    """Resources read the environment once a process."""
-    resources._settings.cache_clear()
-    resources._servers.cache_clear()
 
 
 @pytest.fixture
