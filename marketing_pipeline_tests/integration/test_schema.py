@@ -558,16 +558,17 @@ TYPES = {
 
 
 def _history(conn: Connection) -> None:
-    """Long settled history, and a little that is open."""
+    """Long settled history, a little that is open, a few triggers among much that is pending."""
     conn.execute(
         """
         insert into recipients (id, address, created_at)
         select md5('r' || n)::uuid, n || '@example.com', now() from generate_series(1, 50000) n;
         insert into marketing_events (id, idempotency_key, type, payload, source, fingerprint,
             recipient_id, scheduled_at, created_at, updated_at, status)
-        select md5('e' || n)::uuid, n, 'LEAD_CAPTURE', '{}', 'web', repeat('a', 64),
-            md5('r' || n)::uuid, t, t, t,
-            case when n > 50000 - 20 then 'PENDING' when n > 50000 - 60 then 'PROCESSING'
+        select md5('e' || n)::uuid, n,
+            case when n > 50000 - 20 then 'CAMPAIGN_TRIGGER' else 'LEAD_CAPTURE' end, '{}', 'web',
+            repeat('a', 64), case when n <= 50000 - 20 then md5('r' || n)::uuid end, t, t, t,
+            case when n > 50000 - 2000 then 'PENDING' when n > 50000 - 2040 then 'PROCESSING'
                  else 'COMPLETED' end
         from generate_series(1, 50000) n,
             lateral (select now() - n * interval '1 minute') x (t);
