@@ -9,9 +9,9 @@ from rich.console import Console
 from marketing_pipeline.cli.refusal import refuse
 from marketing_pipeline.delivery import gate
 from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.event_log import ledger
-from marketing_pipeline.event_log.ledger import Pause
+from marketing_pipeline.event_log import pauses
 from marketing_pipeline.event_log.location import locate
+from marketing_pipeline.event_log.pauses import Pause
 from marketing_pipeline.settings import Settings
 
 
@@ -31,7 +31,7 @@ def lift(console: Console, used: Settings, provider: str) -> None:
             await psycopg.AsyncConnection.connect(servers.database_url, autocommit=True) as conn,
             Redis.from_url(servers.redis_url, socket_timeout=5) as redis,
         ):
-            pause = await ledger.lift(conn, provider)
+            pause = await pauses.lift(conn, provider)
             await gate.lift(redis, provider)
             return pause
 

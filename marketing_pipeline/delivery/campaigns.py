@@ -16,9 +16,10 @@ from marketing_pipeline.delivery.crowds import EPOCH, Sending
 from marketing_pipeline.domain import rules
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.rules import Rules, Unplannable
-from marketing_pipeline.event_log import approvals, holding, planning, versions
+from marketing_pipeline.event_log import approvals, cuts, holding, planning, versions
 from marketing_pipeline.event_log.approvals import Approval
-from marketing_pipeline.event_log.planning import Cut, Plan
+from marketing_pipeline.event_log.cuts import Cut, CutTimeout
+from marketing_pipeline.event_log.planning import Plan
 
 PATIENCE = timedelta(seconds=1)  # how long a cut may wait for a writer, and others for the cut
 
@@ -76,8 +77,8 @@ async def plan_next(
 async def take_cut(conn: AsyncConnection, now: datetime) -> Cut | None:
     """The facts that plans made now may read; None where a writer has been open for too long."""
     try:
-        return await planning.take_cut(conn, now, PATIENCE)
-    except planning.CutTimeout as error:
+        return await cuts.take(conn, now, PATIENCE)
+    except CutTimeout as error:
         telemetry.emit("planning_failed", level=logging.WARNING, reason=str(error))
         return None
 

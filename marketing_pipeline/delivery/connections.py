@@ -9,7 +9,7 @@ from redis.backoff import NoBackoff
 
 from marketing_pipeline.delivery import gate
 from marketing_pipeline.delivery.assembly import Destination
-from marketing_pipeline.event_log import ledger
+from marketing_pipeline.event_log import ledger, pauses
 from marketing_pipeline.providers.transport import Limits, Transport
 
 
@@ -41,7 +41,7 @@ def gate_of(client: Redis, pool: AsyncConnectionPool, destination: Destination) 
 
     async def paused_for() -> timedelta:
         async with pool.connection() as conn:
-            ends = [one.until for one in await ledger.pauses(conn) if one.provider == name]
+            ends = [one.until for one in await pauses.standing(conn) if one.provider == name]
         now = datetime.now(UTC)
         return max(ends, default=now) - now
 

@@ -18,7 +18,8 @@ from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.stencil import Stencil
 from marketing_pipeline.event_log import people
 from marketing_pipeline.event_log.approvals import Approval
-from marketing_pipeline.event_log.planning import Cut, Plan
+from marketing_pipeline.event_log.cuts import Cut
+from marketing_pipeline.event_log.planning import Plan
 
 SLICE = 100  # people between two looks at the loop's other work: about a millisecond
 EPOCH = 0  # the first; a new one is only ever asked for by name

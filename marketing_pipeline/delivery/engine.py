@@ -28,8 +28,10 @@ from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.lane import COMPANY, LOOK, Lane, rest
+from marketing_pipeline.delivery.serving import Service
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
-from marketing_pipeline.event_log import heartbeats, ledger
+from marketing_pipeline.event_log import heartbeats, ledger, pauses
+from marketing_pipeline.event_log.pauses import Pause
 
 CHANNEL = "marketing_events"
 BEAT = 5.0  # seconds
@@ -86,7 +88,7 @@ class Engine:
             for task in background:
                 task.cancel()
         await self._stop_beating()
-        calls = sum(lane.calls for lane in self.lanes)
+        calls = sum(lane.service.calls for lane in self.lanes)
         telemetry.emit("delivery_stopped", run=self.run_id, planned=self.planned, calls=calls)
         return Report(
             planned=self.planned,
@@ -230,19 +232,28 @@ async def engine(
     ):
         mark = await _begin(assembly, pool, redis, stop)
         settler, contents, stopping = Settler(pool), Contents(), asyncio.Event()
-        usable = [one for one in assembly.destinations.values() if not one.missing]
-        lanes = [
-            Lane(
+        services = [
+            Service(
                 destination=one,
                 pool=pool,
                 gate=connections.gate_of(redis, pool, one),
-                high_water=mark,
                 transport=connections.transport(one),
-                contents=contents,
                 settler=settler,
+            )
+            for one in assembly.destinations.values()
+            if not one.missing
+        ]
+        lanes = [
+            Lane(
+                destination=one.destination,
+                pool=pool,
+                gate=one.gate,
+                high_water=mark,
+                contents=contents,
+                service=one,
                 stopping=stopping,
             )
-            for one in usable
+            for one in services
         ]
         try:
             yield Engine(
@@ -255,8 +266,8 @@ async def engine(
                 run_id=run_id,
             )
         finally:
-            for lane in lanes:
-                await lane.transport.aclose()
+            for one in services:
+                await one.transport.aclose()
 
 
 async def _begin(
@@ -288,6 +299,6 @@ async def _report_unset(conn: psycopg.AsyncConnection, assembly: Assembly, now: 
     for name, destination in assembly.destinations.items():
         if destination.missing:
             reason = f"{', '.join(destination.missing)} is not set in the environment"
-            pause = ledger.Pause(provider=name, until=now + UNSET, reason=reason)
-            await ledger.pause(conn, pause, now)
+            pause = Pause(provider=name, until=now + UNSET, reason=reason)
+            await pauses.keep(conn, pause, now)
             telemetry.emit("provider_blocked", provider=name, until=pause.until, reason=reason)

@@ -1,30 +1,25 @@
-"""Serves one provider: gate, claim, call, settle; a provider in trouble holds back only itself."""
+"""One provider's loop: gate, claim, call; a provider in trouble holds back only itself."""
 
 import asyncio
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 from redis import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import calling, claiming, settling
+from marketing_pipeline.delivery import calling, claiming
 from marketing_pipeline.delivery.assembly import Destination
-from marketing_pipeline.delivery.calling import LastCheck
-from marketing_pipeline.delivery.claiming import Call, Claim
+from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.gate import LATEST, Gate, Grant, Health
 from marketing_pipeline.delivery.high_water import HighWater
-from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
-from marketing_pipeline.domain import decide
-from marketing_pipeline.domain.decide import Decision, Retry
-from marketing_pipeline.domain.outcome import Finding, Outcome
+from marketing_pipeline.delivery.serving import Service
+from marketing_pipeline.delivery.settling import AGAIN, AWAY
 from marketing_pipeline.event_log import ledger
-from marketing_pipeline.event_log.ledger import Purpose
-from marketing_pipeline.providers.transport import Transport
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
@@ -34,23 +29,20 @@ GATHER = 0.003  # seconds that a few free connections wait for more: one claim f
 # Seconds between two rounds of which the first found several that had come together: what comes in
 # between shares the second, at a third of the work. What comes alone waits for nobody.
 COMPANY = 0.05
-DURABLE = timedelta(seconds=30)  # a pause this long outlives the gate's memory
 
 
 @dataclass(slots=True, kw_only=True)
 class Lane:
-    """One provider's loop."""
+    """Keeps a provider's calls going while anything is due."""
 
     destination: Destination
     pool: AsyncConnectionPool
     gate: Gate
     high_water: HighWater
-    transport: Transport
     contents: Contents
-    settler: Settler
+    service: Service
     stopping: asyncio.Event
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    calls: int = 0
     idle_since: float | None = None  # monotonic; None while there is work
     _more: bool = False  # the last claim took all it could: more is probably due
     _empty: bool = False  # the last look found nothing due, and nothing was claimed since
@@ -78,10 +70,10 @@ class Lane:
         except RedisError as error:  # what this run saw is lost to the others, and no more
             telemetry.emit("gate_lost", reason=str(error))
 
-    async def _guarded(self, doing: Coroutine[None, None, float]) -> float:
+    async def _guarded(self, doing: Coroutine[None, None, float | None]) -> float:
         """How long to rest; where a server is away, until it may be back."""
         try:
-            return await doing
+            return await doing or 0
         except AWAY as error:
             telemetry.emit("database_lost", reason=str(error))
         except RedisError as error:  # fail closed: what the gate does not grant is not called
@@ -202,8 +194,8 @@ class Lane:
             self._beside.discard(task)
             task.result()
 
-    async def _start(self, grant: Grant, asked: float, *, enough: int) -> float:
-        """Claim as much as was granted and start the calls; there is nothing to rest for.
+    async def _start(self, grant: Grant, asked: float, *, enough: int) -> None:
+        """Claim as much as was granted and start the calls.
 
         enough: so many taken, and more is probably due.
         """
@@ -212,14 +204,13 @@ class Lane:
         if claim.calls:
             await self.high_water.reach(claim.number, remembered=claim.remembered, after=seen)
         for one in claim.calls:
-            task = asyncio.create_task(self._serve(one, claim, grant, began, asked))
+            task = asyncio.create_task(self.service.serve(one, claim, grant, began, asked))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
-        self.settler.ended(one.event_id for one in claim.closed)
+        self.service.settler.ended(one.event_id for one in claim.closed)
         if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
             await self.gate.give_back(grant, grant.calls - len(claim.calls))
         self._more = len(claim.calls) + len(claim.closed) >= enough
-        return 0
 
     async def _claim(self, grant: Grant) -> Claim:
         try:
@@ -233,61 +224,6 @@ class Lane:
         self._under_way.discard(task)
         self.wake.set()
         task.result()  # an error here is a bug: it must be seen, not kept in a task
-
-    async def _serve(
-        self, call: Call, claim: Claim, grant: Grant, began: float, asked: float
-    ) -> None:
-        assert claim.now is not None
-        check = LastCheck(
-            grant_until=asked + self.gate.life.total_seconds(),
-            claim_until=began + self.destination.entry.call_timeout.total_seconds(),
-        )
-        self.calls += 1
-        made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
-        self.gate.note(grant, made.health, made.observed)
-        now = claim.now + timedelta(seconds=calling.clock() - began)
-        decision = self._decide(call, made.answer, now)
-        self.settler.put(
-            settling.settlement(
-                call,
-                claim.id,
-                made.answer,
-                decision,
-                status_code=made.status_code,
-                latency=made.latency,
-            )
-        )
-        if made.held is not None:
-            contract = self.destination.provider.contract
-            decision = decide.decide(call.effect, contract, made.held, now)
-        if isinstance(decision, Retry) and decision.pause_until and decision.pause_until > now:
-            await self._hold(decision, decision.pause_until, now)
-
-    def _decide(self, call: Call, answer: Outcome | Finding, now: datetime) -> Decision:
-        contract = self.destination.provider.contract
-        if call.purpose is Purpose.LOOK_UP:
-            assert isinstance(answer, Finding)
-            return decide.decide_look_up(call.effect, contract, answer, now)
-        assert isinstance(answer, Outcome)
-        return decide.decide(call.effect, contract, answer, now)
-
-    async def _hold(self, decision: Retry, until: datetime, now: datetime) -> None:
-        """The provider asked all of us to wait; a lost gate would only make us ask it again."""
-        name = self.destination.provider.name
-        try:
-            await self.gate.pause(until, now)
-        except RedisError as error:
-            telemetry.emit("gate_lost", reason=str(error))
-        if decision.blocked or until - now >= DURABLE:
-            reason = settling.storable(decision.reason) or ""
-            pause = ledger.Pause(provider=name, until=until, reason=reason)
-            try:
-                async with self.pool.connection() as conn:
-                    await ledger.pause(conn, pause, now)
-            except AWAY as error:
-                telemetry.emit("database_lost", reason=str(error))
-        event: telemetry.LogEvent = "provider_blocked" if decision.blocked else "provider_paused"
-        telemetry.emit(event, provider=name, until=until, reason=decision.reason)
 
 
 async def rest(wake: asyncio.Event, seconds: float) -> None:

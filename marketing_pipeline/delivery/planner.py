@@ -21,7 +21,8 @@ from marketing_pipeline.domain.person import Member
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import intake, planning, versions
-from marketing_pipeline.event_log.planning import Cut, Plan, is_campaign
+from marketing_pipeline.event_log.cuts import Cut
+from marketing_pipeline.event_log.planning import Plan, is_campaign
 
 BATCH = 250  # events a transaction
 FEW = 10  # events: a millisecond, and a thread would cost half of one
@@ -37,6 +38,17 @@ class Planned:
     due: Mapping[str, int] = field(default_factory=dict)  # by provider: effects that are due now
     campaigns: bool = False  # there is work for `campaigns.write_unfinished`
     waiting: bool = False  # a writer of the log is in the way of somebody's step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What the events of a batch are planned from."""
+
+    by: Rules
+    cut: Cut | None
+    known: Known
+    starts: Mapping[UUID, datetime]  # of campaigns: when their effects come due
+    now: datetime
 
 
 @dataclass(slots=True)
@@ -85,7 +97,8 @@ async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: da
         fresh = [one.event for one in due if not one.planned]
         known = await singles.known(conn, fresh, by, cut)
         starts = await campaigns.starts_at(conn, [one for one in fresh if is_campaign(one)])
-        made = await _planned(fresh, by, cut, known, starts, now)
+        given = _Given(by=by, cut=cut, known=known, starts=starts, now=now)
+        made = await _planned(fresh, given)
         await planning.insert_plans(conn, made.plans, now)
         suppressed = await planning.insert_effects(conn, made.effects, now)
         await planning.mark_planned(conn, [p.event.id for p in made.plans] + again, now)
@@ -109,32 +122,18 @@ def _due(made: _Batch, now: datetime) -> Mapping[str, int]:
     return found
 
 
-async def _planned(
-    events: Sequence[Event],
-    by: Rules,
-    cut: Cut | None,
-    known: Known,
-    starts: Mapping[UUID, datetime],
-    now: datetime,
-) -> _Batch:
+async def _planned(events: Sequence[Event], given: _Given) -> _Batch:
     """Few are planned at once; many beside the loop, which calls are waiting for."""
     if len(events) <= FEW:
-        return _plan_all(events, by, cut, known, starts, now)
-    return await asyncio.to_thread(_plan_all, events, by, cut, known, starts, now)
+        return _plan_all(events, given)
+    return await asyncio.to_thread(_plan_all, events, given)
 
 
-def _plan_all(
-    events: Sequence[Event],
-    by: Rules,
-    cut: Cut | None,
-    known: Known,
-    starts: Mapping[UUID, datetime],
-    now: datetime,
-) -> _Batch:
+def _plan_all(events: Sequence[Event], given: _Given) -> _Batch:
     made = _Batch()
     for event in events:
         try:
-            _plan_one(made, event, by, cut, known, starts.get(event.id), now)
+            _plan_one(made, event, given)
         except Unplannable as error:
             made.failed[event.id] = str(error)
         except Exception as error:  # one poisonous event must not stop the others
@@ -143,19 +142,12 @@ def _plan_all(
     return made
 
 
-def _plan_one(
-    made: _Batch,
-    event: Event,
-    by: Rules,
-    cut: Cut | None,
-    known: Known,
-    starts_at: datetime | None,
-    now: datetime,
-) -> None:
+def _plan_one(made: _Batch, event: Event, given: _Given) -> None:
     """A plan with all its effects, and what follows it; or nothing of it, where it raises."""
+    by, cut, now, starts_at = given.by, given.cut, given.now, given.starts.get(event.id)
     own, members, excluded = Cut(seq=event.seq, at=now), list[Member](), dict[str, int]()
     if plan.needs_audience(event):
-        members, excluded = singles.members(event, by, cut, known)
+        members, excluded = singles.members(event, by, cut, given.known)
         own = replace(cut, at=now) if cut else own
     effects = list(plan.effects(event, by, EPOCH, members, starts_at=starts_at))
     following = list(sequence.follow_ups(event, by, mailed=bool(effects), now=now))

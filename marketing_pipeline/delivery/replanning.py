@@ -11,7 +11,8 @@ from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.person import Member
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules
-from marketing_pipeline.event_log.planning import Cut, Plan
+from marketing_pipeline.event_log.cuts import Cut
+from marketing_pipeline.event_log.planning import Plan
 
 Then = tuple[Cut, str]  # what a plan read: facts up to a cut, and a version of the file
 AllRules = Mapping[str, Rules]  # by their digest

@@ -25,7 +25,8 @@ from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import approvals, history, planning
 from marketing_pipeline.event_log.approvals import CannotApprove, Proposal, ProposalKind
-from marketing_pipeline.event_log.planning import Cut, Plan
+from marketing_pipeline.event_log.cuts import Cut
+from marketing_pipeline.event_log.planning import Plan
 
 SLICE = 500  # events a transaction
 LIFE = timedelta(hours=24)  # of a proposal

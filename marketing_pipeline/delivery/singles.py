@@ -11,7 +11,7 @@ from marketing_pipeline.domain.event import Event
 from marketing_pipeline.domain.person import Behaviour, LeadFact, Member, Traits
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import people
-from marketing_pipeline.event_log.planning import Cut
+from marketing_pipeline.event_log.cuts import Cut
 
 Known = Mapping[str, tuple[Sequence[LeadFact], Traits]]  # what the log says of some people
 

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from marketing_pipeline.event_log import queries
-from marketing_pipeline.event_log.planning import Cut
+from marketing_pipeline.event_log.cuts import Cut
 
 _SQL = queries.load("approvals.sql")
 SHORTEST = 8  # digits of a digest that name it

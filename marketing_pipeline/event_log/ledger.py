@@ -96,15 +96,6 @@ class Settled:
     calls: int  # everything ever started for it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """A provider that is held back, and why."""
-
-    provider: str
-    until: datetime
-    reason: str
-
-
 async def due(conn: AsyncConnection, provider: str, limit: int) -> int:
     """How many effects could be claimed now, up to `limit`."""
     values = {"provider": provider, "limit": limit}
@@ -239,29 +230,6 @@ async def suppress(
     values = {"recipient_id": recipient_id, "scope": scope, "reason": reason, "now": now}
     await conn.execute(_SQL["lock one recipient"], {"id": recipient_id})
     await conn.execute(_SQL["suppress"], values)
-
-
-async def pause(conn: AsyncConnection, pause: Pause, now: datetime) -> None:
-    values = {
-        "provider": pause.provider,
-        "until": pause.until,
-        "reason": pause.reason,
-        "now": now,
-    }
-    await conn.execute(_SQL["pause"], values)
-
-
-async def lift(conn: AsyncConnection, provider: str) -> Pause | None:
-    """End a provider's durable pause; what it was, or None where there was none."""
-    async with conn.cursor(row_factory=class_row(Pause)) as cursor:
-        await cursor.execute(_SQL["lift"], {"provider": provider})
-        return await cursor.fetchone()
-
-
-async def pauses(conn: AsyncConnection) -> list[Pause]:
-    async with conn.cursor(row_factory=class_row(Pause)) as cursor:
-        await cursor.execute(_SQL["pauses"])
-        return await cursor.fetchall()
 
 
 async def recent_calls(

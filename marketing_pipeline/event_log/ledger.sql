@@ -235,22 +235,6 @@ select id from recipients where address = lower(btrim(%(address)s))
 -- The writer's side of `lock recipients`.
 select pg_advisory_xact_lock(hashtextextended(%(id)s::uuid::text, 0))
 
--- pause --
--- Holds a provider back; the later end of two pauses wins.
-insert into pauses (provider, until, reason, created_at)
-values (%(provider)s, %(until)s, %(reason)s, %(now)s)
-on conflict (provider) do update
-set until = greatest(pauses.until, excluded.until), reason = excluded.reason, created_at = excluded.created_at
-
--- lift --
--- Ends a provider's pause; whoever plans to lift the gate's own comes here first, for a rebuild reads this.
-delete from pauses where provider = %(provider)s and until > clock_timestamp()
-returning provider, until, reason
-
--- pauses --
--- Providers that are held back now.
-select provider, until, reason from pauses where until > clock_timestamp()
-
 -- recent calls --
 -- Calls of the last span by slot of the gate's clock, to rebuild a limit whose state was lost.
 select floor(extract(epoch from started_at) * 1000 / %(slot)s)::bigint as slot, count(*)::int

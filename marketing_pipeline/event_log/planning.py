@@ -1,9 +1,8 @@
-"""Due events, cuts and plans."""
+"""Due events and plans."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,22 +11,10 @@ from psycopg import AsyncConnection
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.event_log import queries, rows
+from marketing_pipeline.event_log.cuts import Cut
 
 _SQL = queries.load("planning.sql")
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
-_POLL = 0.005  # seconds between looks at the transactions that a cut waits for
-
-
-class CutTimeout(TimeoutError):
-    """A transaction that writes facts has been open for too long to take a cut."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """The facts a plan may read: every seq up to this one, and none that commits later."""
-
-    seq: int
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,32 +52,6 @@ async def triggers_due(conn: AsyncConnection, now: datetime) -> Triggers:
     row = await (await conn.execute(_SQL["triggers due"], {"now": now})).fetchone()
     assert row is not None
     return Triggers(*row)
-
-
-async def take_cut(conn: AsyncConnection, now: datetime, patience: timedelta) -> Cut:
-    """Fix the facts that plans made now may read; `conn` must be in autocommit mode.
-
-    A number is drawn before its transaction commits, so the highest number alone is no cut: we
-    read it and then wait for the transactions that hold the log for writing at that moment, as
-    CREATE INDEX CONCURRENTLY does. New writers are not blocked; their numbers are higher.
-
-    Raises:
-        CutTimeout: one of them stays open longer than `patience`.
-    """
-    row = await (await conn.execute(_SQL["highest seq"])).fetchone()
-    assert row is not None
-    left = [r[0] for r in await (await conn.execute(_SQL["writers"])).fetchall()]
-    try:
-        async with asyncio.timeout(patience.total_seconds()):
-            while left:
-                await asyncio.sleep(_POLL)
-                found = await conn.execute(_SQL["writers left"], {"writers": left})
-                left = [r[0] for r in await found.fetchall()]
-    except TimeoutError as error:
-        raise CutTimeout(
-            f"a transaction that writes to the log has been open for over {patience}; end it"
-        ) from error
-    return Cut(seq=row[0], at=now)
 
 
 async def due_events(

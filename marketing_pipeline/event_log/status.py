@@ -6,9 +6,9 @@ from datetime import datetime
 
 from psycopg import AsyncConnection
 
-from marketing_pipeline.event_log import holding, ledger, queries
+from marketing_pipeline.event_log import holding, pauses, queries
 from marketing_pipeline.event_log.holding import Hold
-from marketing_pipeline.event_log.ledger import Pause
+from marketing_pipeline.event_log.pauses import Pause
 
 _SQL = queries.load("status.sql")
 
@@ -39,7 +39,7 @@ async def read(conn: AsyncConnection) -> Status:
     return Status(
         events=events,
         effects=effects,
-        pauses=tuple(await ledger.pauses(conn)),
+        pauses=tuple(await pauses.standing(conn)),
         holds=tuple(await holding.holds(conn)),
     )
 

@@ -7,7 +7,8 @@ from psycopg import AsyncConnection
 
 from marketing_pipeline.domain.event import Event
 from marketing_pipeline.event_log import planning, queries
-from marketing_pipeline.event_log.planning import Cut, Plan
+from marketing_pipeline.event_log.cuts import Cut
+from marketing_pipeline.event_log.planning import Plan
 
 _SQL = queries.load("travel.sql")
 

@@ -11,6 +11,7 @@ from marketing_pipeline.delivery.calling import LastCheck
 from marketing_pipeline.delivery.claiming import Call, Claim
 from marketing_pipeline.delivery.gate import Grant
 from marketing_pipeline.delivery.lane import Lane
+from marketing_pipeline.delivery.serving import Service
 from marketing_pipeline.domain.decide import Settle
 from marketing_pipeline.domain.outcome import Accepted
 from marketing_pipeline.providers.transport import AnswerLost, NotWritten, Transport
@@ -20,14 +21,13 @@ from marketing_pipeline_tests.chaos import recipe
 def records_the_attempt_after_the_call() -> None:
     """The claim and its attempts are committed only when the calls have been made."""
 
-    async def start(self: Lane, grant: Grant, asked: float, *, enough: int) -> float:
+    async def start(self: Lane, grant: Grant, asked: float, *, enough: int) -> None:
         began = time.monotonic()
         async with self.pool.connection() as conn, conn.transaction():
             claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
             for one in claim.calls:
-                await self._serve(one, claim, grant, began, asked)
+                await self.service.serve(one, claim, grant, began, asked)
         self._more = len(claim.calls) >= enough
-        return 0
 
     _replace(Lane, "_start", start)
 
@@ -50,7 +50,7 @@ def settles_before_the_call() -> None:
     """A checkpoint that is advanced when work is fetched: whoever dies then has lost it."""
 
     async def serve(
-        self: Lane, call: Call, claim: Claim, grant: Grant, began: float, asked: float
+        self: Service, call: Call, claim: Claim, grant: Grant, began: float, asked: float
     ) -> None:
         assert claim.now is not None
         self.settler.put(
@@ -68,7 +68,7 @@ def settles_before_the_call() -> None:
         made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
         self.gate.note(grant, made.health, made.observed)
 
-    _replace(Lane, "_serve", serve)
+    _replace(Service, "serve", serve)
 
 
 def follows_the_usual_recipe() -> None:

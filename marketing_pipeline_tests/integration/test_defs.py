@@ -36,7 +36,8 @@ from marketing_pipeline.defs.resources import EventLog, Providers, SharedRateLim
 from marketing_pipeline.defs.sensors import is_due, pending_events
 from marketing_pipeline.delivery import planner
 from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.event_log import heartbeats, ledger
+from marketing_pipeline.event_log import heartbeats, pauses
+from marketing_pipeline.event_log.pauses import Pause
 from marketing_pipeline.event_log.reading import DueWork
 from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import campaign, campaign_name, lead, post, record, run
@@ -199,16 +200,16 @@ def test_what_only_waits_for_a_paused_provider_wakes_nobody(
     asked(database, plan)
     until = now + timedelta(minutes=10)
     *others, last = (
-        ledger.Pause(provider=name, until=until, reason="its quota is used up")
+        Pause(provider=name, until=until, reason="its quota is used up")
         for name in assembly.destinations
         if not name.startswith(("mailgun", "site"))
     )
     assert len(others) == 1, "a lead is two effects, of two providers"
-    asked(database, lambda conn: ledger.pause(conn, others[0], now))
+    asked(database, lambda conn: pauses.keep(conn, others[0], now))
     assert isinstance(tick(), RunRequest), "the other provider's work is due"
     with psycopg.connect(database) as conn:
         conn.execute("delete from heartbeats")
-    asked(database, lambda conn: ledger.pause(conn, last, now))
+    asked(database, lambda conn: pauses.keep(conn, last, now))
     assert tick() == SkipReason("nothing is due")
 
 

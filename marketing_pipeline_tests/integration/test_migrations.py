@@ -27,7 +27,7 @@ from marketing_pipeline import embedded
 from marketing_pipeline.delivery import campaigns, crowds, replay
 from marketing_pipeline.delivery.crowds import Sending
 from marketing_pipeline.domain.effect import EffectState
-from marketing_pipeline.event_log import ledger, planning, reading, schema
+from marketing_pipeline.event_log import cuts, ledger, planning, reading, schema
 from marketing_pipeline.event_log.ledger import NewAttempt, Purpose, Settlement
 from marketing_pipeline_tests import campaigning, old_postgres
 
@@ -310,7 +310,7 @@ async def plan_as_version_2(url: str, folder: Path) -> list[UUID]:
         await log.plan()
         await log.trigger("news")
         at = log.later()
-        cut = await planning.take_cut(log.conn, at, timedelta(seconds=5))
+        cut = await cuts.take(log.conn, at, timedelta(seconds=5))
         due = await planning.campaign_to_plan(log.conn, at, cut)
         assert due is not None
         rules = log.used.meaning.rules

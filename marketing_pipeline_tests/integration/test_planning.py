@@ -21,7 +21,8 @@ from marketing_pipeline.domain import audience, event, plan
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
-from marketing_pipeline.event_log import intake, ledger, people, planning, versions
+from marketing_pipeline.event_log import cuts, intake, ledger, people, versions
+from marketing_pipeline.event_log.cuts import Cut, CutTimeout
 from marketing_pipeline_tests.pipeline import campaign
 
 NOW = datetime.now(UTC)
@@ -133,7 +134,7 @@ async def statuses(conn: AsyncConnection) -> dict[str, str]:
     return {row["key"]: row["status"] for row in await rows(conn, query)}
 
 
-async def under(conn: AsyncConnection, cut: planning.Cut) -> set[int]:
+async def under(conn: AsyncConnection, cut: Cut) -> set[int]:
     """The facts that a plan made by this cut reads."""
     query = """select seq from marketing_events where seq <= %s
                union select seq from suppressions where seq <= %s"""
@@ -186,7 +187,7 @@ def test_a_cut_waits_for_whoever_has_drawn_a_number(database: str, before: Any, 
             await AsyncConnection.connect(database) as writer,
         ):
             await before(writer)
-            taking = asyncio.create_task(planning.take_cut(conn, NOW, PATIENCE))
+            taking = asyncio.create_task(cuts.take(conn, NOW, PATIENCE))
             await asyncio.sleep(0.1)
             assert not taking.done(), "taken while a number below it was still to be committed"
             await after(writer)
@@ -205,11 +206,11 @@ def test_a_cut_is_refused_when_a_writer_stays_open(database: str, before: Any, a
             await AsyncConnection.connect(database) as writer,
         ):
             await before(writer)
-            with pytest.raises(planning.CutTimeout, match="has been open for over"):
-                await planning.take_cut(conn, NOW, IMPATIENCE)
+            with pytest.raises(CutTimeout, match="has been open for over"):
+                await cuts.take(conn, NOW, IMPATIENCE)
             await after(writer)
             await writer.commit()
-            cut = await planning.take_cut(conn, NOW, PATIENCE)
+            cut = await cuts.take(conn, NOW, PATIENCE)
             assert len(await under(conn, cut)) == 2, "the connection is as good as before"
 
     asyncio.run(run())
@@ -225,7 +226,7 @@ def test_the_highest_number_alone_would_let_a_late_fact_slip_under(database: str
         ):
             await write_lead(writer)
             [highest] = await rows(conn, "select last_value from fact_seq")
-            cut = planning.Cut(seq=highest["last_value"], at=NOW)
+            cut = Cut(seq=highest["last_value"], at=NOW)
             before = await under(conn, cut)
             await writer.commit()
             assert await under(conn, cut) > before
@@ -241,7 +242,7 @@ def test_new_writers_neither_wait_for_a_cut_nor_come_under_it(database: str) -> 
             await AsyncConnection.connect(database) as quick,
         ):
             await write_lead(slow)
-            taking = asyncio.create_task(planning.take_cut(conn, NOW, PATIENCE))
+            taking = asyncio.create_task(cuts.take(conn, NOW, PATIENCE))
             await asyncio.sleep(0.05)
             await asyncio.wait_for(
                 intake.record(quick, [lead("new", "new@example.com")], NOW), timeout=2
@@ -264,7 +265,7 @@ def test_whoever_only_reads_holds_no_cut_back(database: str) -> None:
         ):
             await rows(reader, "select * from marketing_events, suppressions for share")
             await rows(reader, "select last_value from fact_seq")
-            await planning.take_cut(conn, NOW, IMPATIENCE)
+            await cuts.take(conn, NOW, IMPATIENCE)
 
     asyncio.run(run())
 
@@ -272,7 +273,7 @@ def test_whoever_only_reads_holds_no_cut_back(database: str) -> None:
 def test_an_empty_log_has_an_empty_cut(shared: str) -> None:
     async def run() -> None:
         async with alone(shared) as conn:
-            assert (await planning.take_cut(conn, NOW, IMPATIENCE)).seq == 0
+            assert (await cuts.take(conn, NOW, IMPATIENCE)).seq == 0
 
     asyncio.run(run())
 

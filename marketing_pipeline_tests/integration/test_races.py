@@ -16,8 +16,8 @@ from marketing_pipeline.delivery import high_water
 from marketing_pipeline.delivery.assembly import assemble, marks
 from marketing_pipeline.delivery.run import Report
 from marketing_pipeline.domain.event import NewEvent
-from marketing_pipeline.event_log import intake, ledger
-from marketing_pipeline.event_log.ledger import Pause
+from marketing_pipeline.event_log import intake, ledger, pauses
+from marketing_pipeline.event_log.pauses import Pause
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
     campaign,
@@ -101,7 +101,7 @@ def test_an_effect_that_another_session_has_locked_holds_nobody_else_back(
         ):
             now = datetime.now(UTC)
             held_back = Pause(provider=site, until=now + timedelta(seconds=1.5), reason="a test")
-            await ledger.pause(conn, held_back, now)
+            await pauses.keep(conn, held_back, now)
             running = awake(used)
             await until(conn, "select count(*) = 20 from effects")
             held = await ask(other, "select id::text from effects order by id limit 1 for update")

@@ -23,8 +23,8 @@ from redis.asyncio import Redis
 from marketing_pipeline import embedded, settings
 from marketing_pipeline.delivery import high_water
 from marketing_pipeline.delivery.assembly import assemble, marks
-from marketing_pipeline.event_log import ledger
-from marketing_pipeline.event_log.ledger import Pause
+from marketing_pipeline.event_log import ledger, pauses
+from marketing_pipeline.event_log.pauses import Pause
 from marketing_pipeline_tests.pipeline import (
     CHECKOUT,
     Sandbox,
@@ -142,7 +142,7 @@ def hold(used: settings.Settings, database: str, seconds: float) -> None:
     async def pause() -> None:
         async with await psycopg.AsyncConnection.connect(database) as conn:
             ends = now + timedelta(seconds=seconds)
-            await ledger.pause(conn, Pause(provider=provider, until=ends, reason="a look"), now)
+            await pauses.keep(conn, Pause(provider=provider, until=ends, reason="a look"), now)
 
     asyncio.run(pause())
 

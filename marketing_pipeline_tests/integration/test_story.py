@@ -13,13 +13,14 @@ from dagster import materialize, mem_io_manager
 from marketing_pipeline import settings
 from marketing_pipeline.cli import explanation, next_steps
 from marketing_pipeline.cli.redaction import Redaction
-from marketing_pipeline.defs import reports, resources
+from marketing_pipeline.defs import reports
 from marketing_pipeline.defs.assets import deliveries
 from marketing_pipeline.defs.resources import EventLog, Providers
-from marketing_pipeline.event_log import finding, ledger, resolving, story
-from marketing_pipeline.event_log.ledger import Pause
+from marketing_pipeline.event_log import finding, ledger, pauses, resolving, story
+from marketing_pipeline.event_log.pauses import Pause
 from marketing_pipeline.event_log.resolving import Action, Resolution
 from marketing_pipeline.event_log.story import EventStory, NoStory, Standing, Story, Trouble
+from marketing_pipeline_tests.fresh_settings import forget_settings
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
     campaign,
@@ -296,17 +297,17 @@ def test_a_pause_in_force_is_told_and_one_that_is_over_is_not(
     now = datetime.now(UTC)
     [[provider]] = rows(database, "select provider from effects where kind = 'email'")
 
-    def pauses(until: datetime) -> list[str]:
+    def told_of(until: datetime) -> list[str]:
         held = Pause(provider=provider, until=until, reason="401")
         with psycopg.connect(database) as conn:
             conn.execute("delete from pauses")
-        ask(database, lambda conn: ledger.pause(conn, held, now))
+        ask(database, lambda conn: pauses.keep(conn, held, now))
         told = the_event(find(database, str(lead(1).id)))
         assert {one.paused_until for one in told.effects} <= {None, until}
         return [one.facts["reason"] for one in told.entries if one.what == "paused"]
 
-    assert pauses(now - timedelta(seconds=1)) == []
-    assert pauses(now + timedelta(minutes=5)) == ["401"]
+    assert told_of(now - timedelta(seconds=1)) == []
+    assert told_of(now + timedelta(minutes=5)) == ["401"]
 
 
 @pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
@@ -315,8 +316,7 @@ def test_a_day_shows_what_failed_and_what_waits_for_a_person(
 ) -> None:
     for name, value in used.environment.items():
         monkeypatch.setenv(name, value)
-    for cached in (resources._settings, resources._servers):
-        cached.cache_clear()
+    forget_settings()
     try:
         effect_id = forgotten(used)
         made = materialize(
@@ -329,8 +329,7 @@ def test_a_day_shows_what_failed_and_what_waits_for_a_person(
             },
         )
     finally:
-        for cached in (resources._settings, resources._servers):
-            cached.cache_clear()
+        forget_settings()
     [one] = made.asset_materializations_for_node("deliveries")
     shown = str(one.metadata["troubles"].value)
     assert f"`marketing-pipeline explain {effect_id}`" in shown

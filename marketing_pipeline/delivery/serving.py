@@ -1,0 +1,95 @@
+"""Serves one claimed effect: its call, what is decided on the answer, what that asks of all."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg_pool import AsyncConnectionPool
+from redis import RedisError
+
+from marketing_pipeline import telemetry
+from marketing_pipeline.delivery import calling, settling
+from marketing_pipeline.delivery.assembly import Destination
+from marketing_pipeline.delivery.calling import LastCheck
+from marketing_pipeline.delivery.claiming import Call, Claim
+from marketing_pipeline.delivery.gate import Gate, Grant
+from marketing_pipeline.delivery.settling import AWAY, Settler
+from marketing_pipeline.domain import decide
+from marketing_pipeline.domain.decide import Decision, Retry
+from marketing_pipeline.domain.outcome import Finding, Outcome
+from marketing_pipeline.event_log import pauses
+from marketing_pipeline.event_log.ledger import Purpose
+from marketing_pipeline.event_log.pauses import Pause
+from marketing_pipeline.providers.transport import Transport
+
+DURABLE = timedelta(seconds=30)  # a pause this long outlives the gate's memory
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """What all calls of one provider share."""
+
+    destination: Destination
+    pool: AsyncConnectionPool
+    gate: Gate
+    transport: Transport
+    settler: Settler
+    calls: int = 0  # made so far
+
+    async def serve(
+        self, call: Call, claim: Claim, grant: Grant, began: float, asked: float
+    ) -> None:
+        """Make the call, and hand what it came to over to be settled.
+
+        began: before the claim, and asked: before its grant, by `calling.clock`.
+        """
+        assert claim.now is not None
+        check = LastCheck(
+            grant_until=asked + self.gate.life.total_seconds(),
+            claim_until=began + self.destination.entry.call_timeout.total_seconds(),
+        )
+        self.calls += 1
+        made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
+        self.gate.note(grant, made.health, made.observed)
+        now = claim.now + timedelta(seconds=calling.clock() - began)
+        decision = self._decide(call, made.answer, now)
+        self.settler.put(
+            settling.settlement(
+                call,
+                claim.id,
+                made.answer,
+                decision,
+                status_code=made.status_code,
+                latency=made.latency,
+            )
+        )
+        if made.held is not None:
+            contract = self.destination.provider.contract
+            decision = decide.decide(call.effect, contract, made.held, now)
+        if isinstance(decision, Retry) and decision.pause_until and decision.pause_until > now:
+            await self._hold(decision, decision.pause_until, now)
+
+    def _decide(self, call: Call, answer: Outcome | Finding, now: datetime) -> Decision:
+        contract = self.destination.provider.contract
+        if call.purpose is Purpose.LOOK_UP:
+            assert isinstance(answer, Finding)
+            return decide.decide_look_up(call.effect, contract, answer, now)
+        assert isinstance(answer, Outcome)
+        return decide.decide(call.effect, contract, answer, now)
+
+    async def _hold(self, decision: Retry, until: datetime, now: datetime) -> None:
+        """The provider asked all of us to wait; a lost gate would only make us ask it again."""
+        name = self.destination.provider.name
+        try:
+            await self.gate.pause(until, now)
+        except RedisError as error:
+            telemetry.emit("gate_lost", reason=str(error))
+        if decision.blocked or until - now >= DURABLE:
+            reason = settling.storable(decision.reason) or ""
+            pause = Pause(provider=name, until=until, reason=reason)
+            try:
+                async with self.pool.connection() as conn:
+                    await pauses.keep(conn, pause, now)
+            except AWAY as error:
+                telemetry.emit("database_lost", reason=str(error))
+        event: telemetry.LogEvent = "provider_blocked" if decision.blocked else "provider_paused"
+        telemetry.emit(event, provider=name, until=until, reason=decision.reason)
