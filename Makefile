@@ -44,6 +44,9 @@ replay-proof: .venv/dev  ## Replay one log in every way and compare the digests 
 campaign-trial: .venv/dev  ## Send one campaign through deaths and an unsubscribe storm (RECIPIENTS=n JSON=FILE)
 	$(BIN)/python -m marketing_pipeline_tests.campaign_trial --recipients $(or $(RECIPIENTS),100000) $(if $(JSON),--json $(JSON)) $(ARGS)
 
+browser-trial: .venv/dev  ## Replay and schedule in Dagster's pages, in a Chromium (ARGS="--pictures docs/images")
+	$(BIN)/python -m marketing_pipeline_tests.browser_trial $(if $(JSON),--json $(JSON)) $(ARGS)
+
 lock:  ## Pin the dependencies of pyproject.toml again, with hashes
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
@@ -87,4 +90,4 @@ else
 endif
 	@touch $@
 
-.PHONY: help demo up doctor test check bench bench-peers chaos replay-proof campaign-trial lock clean
+.PHONY: help demo up doctor test check bench bench-peers chaos replay-proof campaign-trial browser-trial lock clean

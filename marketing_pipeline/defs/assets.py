@@ -1,7 +1,7 @@
 """The log, the deliveries made of it, and the views of both; none of these calls a provider."""
 
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -89,17 +89,21 @@ def deliveries(
     except CannotReplay as error:
         raise Failure(str(error), allow_retries=False) from error
     problems: list[str] = []
+    told: dict[str, Mapping[str, reports.Value]] = {}
     for key in context.partition_keys:
         day = date.fromisoformat(key)
         tally = event_log.ask(_about(reading.tally, day))
         found = event_log.ask(_about(replay.verify, day, types))
         balances = event_log.ask(_about(reading.balances, [day]))
         troubles = reports.of_troubles(event_log.ask(_about(story.troubles, day)))
-        shown = {**reports.of_day(tally), **troubles, **reports.of_verification(found)}
-        context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
+        told[key] = {**reports.of_day(tally), **troubles, **reports.of_verification(found)}
         problems += [*reports.unbalanced(balances), *found.differences]
-    if problems:
+    if problems:  # what is added to an asset goes with its run: each day has to be told by itself
+        for key, shown in told.items():
+            context.log_event(reports.verified(key, shown))
         raise Failure("\n".join(problems), allow_retries=False)
+    for key, shown in told.items():
+        context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
 
 
 def _resend(

@@ -56,6 +56,11 @@ def materialization(tally: Tally, troubles: Sequence[Trouble]) -> AssetMateriali
     )
 
 
+def verified(partition: str, told: Mapping[str, Value]) -> AssetMaterialization:
+    """A day as a replay leaves it that found something wrong: its run fails, and it is shown."""
+    return AssetMaterialization(asset_key=DELIVERIES, partition=partition, metadata=told)
+
+
 def observation(day: date, version: str) -> AssetObservation:
     return AssetObservation(
         asset_key=EVENTS, partition=day.isoformat(), tags={"dagster/data_version": version}

@@ -15,11 +15,12 @@ from datetime import date, timedelta
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-from dagster import Failure, materialize
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, Failure, materialize
 from psycopg import AsyncConnection
 
 from marketing_pipeline import embedded
@@ -372,9 +373,34 @@ def test_the_asset_fails_and_names_what_differs(log: str) -> None:
         materialized({}, day, day)
 
 
+@pytest.mark.usefixtures("installed")
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_a_run_that_fails_for_a_difference_still_shows_each_day(log: str, tmp_path: Path) -> None:
+    with tampered(log) as (day, effect), DagsterInstance.ephemeral(str(tmp_path)) as instance:
+        span = day - timedelta(days=1), day
+        done = run_of({}, *span, instance=instance, raise_on_error=False)
+        made = instance.fetch_materializations(AssetKey("deliveries"), limit=10).records
+    assert not done.success
+    shown = {
+        str(one.partition_key): str(one.asset_materialization.metadata["differences"].value)
+        for one in made
+        if one.asset_materialization
+    }
+    assert set(shown) == {str(one) for one in span}
+    assert shown[str(span[0])] == "none"
+    assert effect in shown[str(day)]
+
+
 def materialized(config: dict[str, object], first: date, last: date) -> dict[str, object]:
     """The digest of each day of a range that one run materialized."""
-    done = materialize(
+    made = run_of(config, first, last).asset_materializations_for_node("deliveries")
+    return {str(one.partition): one.metadata["digest"].value for one in made}
+
+
+def run_of(
+    config: dict[str, object], first: date, last: date, **options: Any
+) -> ExecuteInProcessResult:
+    return materialize(
         [deliveries],
         tags={
             "dagster/asset_partition_range_start": str(first),
@@ -382,9 +408,8 @@ def materialized(config: dict[str, object], first: date, last: date) -> dict[str
         },
         run_config={"ops": {"deliveries": {"config": config}}},
         resources={"event_log": EventLog(), "providers": Providers()},
+        **options,
     )
-    made = done.asset_materializations_for_node("deliveries")
-    return {str(one.partition): one.metadata["digest"].value for one in made}
 
 
 @pytest.mark.usefixtures("installed")
