@@ -50,17 +50,16 @@ def look(stage: Ground, tab: Window) -> Iterator[Seen]:
     yield _the_lineage(tab)
     yield _a_changed_digit(stage, tab)
     yield _a_plan(stage, tab)
-    yield from _a_schedule_switched_on(stage, tab)
+    yield _a_schedule_switched_on(stage, tab)
 
 
 def _a_week_replayed(stage: Ground, tab: Window) -> Seen:
     before, effects = stage.calls, stage.number("select count(*) from effects")
-    _replay(tab, stage, len(stage.days), "backfill-dialog")
+    _replay(tab, stage, picture="backfill-dialog")
     shown = 0
     for day in stage.days:
         text = _verified(tab, day, "differences\nnone")
         shown += int(text.partition("verified_effects\n")[2].partition("\n")[0])
-    tab.picture("deliveries")
     calls = stage.calls - before
     return Seen(
         "a week is replayed from the backfill dialog, and calls nobody",
@@ -89,8 +88,10 @@ def _a_changed_digit(stage: Ground, tab: Window) -> Seen:
     change = "update attempts set request_sha256 = %s where effect_id = %s::uuid returning 1"
     stage.ask(change, other, effect)
     try:
-        _replay(tab, stage, len(stage.days), "changed-dialog")
+        _replay(tab, stage)
         _verified(tab, day, effect)
+        tab.show("differences")
+        tab.picture("difference")
     except NotShown as error:
         return Seen("a digit that was changed is shown", False, str(error))
     finally:
@@ -98,18 +99,20 @@ def _a_changed_digit(stage: Ground, tab: Window) -> Seen:
     return Seen("a digit that was changed is shown", True, f"effect {effect} of {day}")
 
 
-def _replay(tab: Window, stage: Ground, days: int, picture: str) -> None:
+def _replay(tab: Window, stage: Ground, picture: str | None = None) -> None:
+    """All days of the stage, from the dialog."""
     tab.open("/assets/deliveries")
     tab.press("Materialize…")
     tab.wait_for("Launch runs to materialize")
     tab.write("No matching partitions", f"[{stage.days[0]}...{stage.days[-1]}]")
-    tab.wait_for(f"{days} partitions")
+    tab.wait_for(f"{len(stage.days)} partitions")
     tab.press("Config")
     tab.press("Add config")
     tab.wait_for("Save config", "No errors")
     tab.write_config(VERIFY)
     tab.press_until("Save config", "Config saved")
-    tab.picture(picture)
+    if picture:
+        tab.picture(picture)
     tab.press("Launch backfill")
     tab.wait_until_gone("Launch runs to materialize")
 
@@ -128,6 +131,7 @@ def _a_plan(stage: Ground, tab: Window) -> Seen:
     mails = f"{CAMPAIGN}: mails\n{DAYS * PEOPLE}"
     page = "/assets/campaign_plan?view=events"
     tab.open_until(page, "Who gets what", mails, seconds=A_RUN)
+    tab.show("monthly")
     tab.picture("campaign-plan")
     return Seen("a plan is read, and sends nothing", stage.triggers == 0, mails.replace("\n", " "))
 
@@ -139,7 +143,7 @@ def _a_schedule_that_is_off(stage: Ground) -> Seen:
     )
 
 
-def _a_schedule_switched_on(stage: Ground, tab: Window) -> Iterator[Seen]:
+def _a_schedule_switched_on(stage: Ground, tab: Window) -> Seen:
     tab.open(SCHEDULE)
     tab.wait_for("Schedule has never run")
     tab.switch()
@@ -156,7 +160,7 @@ def _a_schedule_switched_on(stage: Ground, tab: Window) -> Iterator[Seen]:
            ) more""",
         CAMPAIGN,
     )
-    yield Seen(
+    return Seen(
         "a schedule that is switched on fires",
         stage.triggers > 0 and twice == 0,
         f"{stage.triggers} occurrences, {stage.mails} mails",

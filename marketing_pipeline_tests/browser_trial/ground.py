@@ -187,7 +187,7 @@ def _post(ingest: str, key: str, today: datetime) -> None:
         for back in range(DAYS)
         for n in range(PEOPLE)
         for kind, payload in (
-            ("LEAD_CAPTURE", {"email": f"ada{back}.{n}@example.com", "first_name": "Ada"}),
+            ("LEAD_CAPTURE", _lead(f"ada{back}.{n}@example.com", agreed=n > 0)),
             ("CONTENT_PUBLISH", {"title": "News", "url": f"https://example.com/{back}/{n}"}),
         )
     ]
@@ -196,3 +196,7 @@ def _post(ingest: str, key: str, today: datetime) -> None:
     )
     refused = [one for one in answer.json()["results"] if not one.get("success")]
     assert not refused, refused
+
+
+def _lead(address: str, *, agreed: bool) -> dict[str, Any]:
+    return {"email": address, "first_name": "Ada", "consent": {"newsletter": agreed}}

@@ -134,13 +134,18 @@ class Window:
             "an editor",
         )
 
-    def picture(self, name: str, of: str | None = None) -> Path:
-        """Keep what is to be seen, or the part of it that this selector names."""
+    def show(self, text: str) -> None:
+        """Scroll so far that the first of what reads so stands at the top."""
+
+        def scroll(one: WebElement) -> None:
+            self._driver.execute_script("arguments[0].scrollIntoView()", one)
+
+        self._do(f"(//*[normalize-space(text()) = '{text}'])[1]", scroll, text)
+
+    def picture(self, name: str) -> Path:
+        """Keep what is to be seen."""
         path = self._pictures / f"{name}.png"
-        if of is None:
-            self._driver.save_screenshot(str(path))
-        else:
-            self._driver.find_element(By.CSS_SELECTOR, of).screenshot(str(path))
+        self._driver.save_screenshot(str(path))
         return path
 
     def _do(self, where: str, what: Callable[[WebElement], Any], name: str) -> None:

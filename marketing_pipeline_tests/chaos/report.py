@@ -21,9 +21,9 @@ SHARES = {  # of all trials; a killed engine is one, a blow to the whole system 
     "boundaries": 0.72,
     "frozen": 0.07,
     "controls": 0.01,  # each once, however many are asked for
-    "kills": 0.16,
     "system": 0.02,
     "limits": 0.02,
+    "kills": 0.16,  # the last takes what the others left of their shares
 }
 
 
@@ -53,15 +53,16 @@ def available() -> list[str]:
 
 def run(trials: int, seed: int, only: Sequence[str], console: Console) -> Tally:
     """Share the trials out among the suites; where only some are asked for, among those."""
-    names = list(only) or available()
+    names = sorted(only, key=available().index) or available()
     whole = sum(SHARES[name] for name in names)
     tally, began = Tally(), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Bars(*columns, TimeElapsedColumn(), console=console) as bars:
         for name in names:
             suite: Suite = import_module(f"{__package__}.{name}").run
-            budget = max(1, round(trials * SHARES[name] / whole))
-            tally.add(suite(budget, seed, Shown(bars)))
+            left = trials - tally.trials.total()
+            budget = left if name == names[-1] else round(trials * SHARES[name] / whole)
+            tally.add(suite(max(1, budget), seed, Shown(bars)))
     tally.seconds = time.monotonic() - began
     return tally
 
