@@ -95,15 +95,17 @@ def engine(
     planned: bool = False,
     fill: bool = True,
     snapshot: bool = False,
+    checkpoint: bool = True,
 ) -> Run:
     """Deliver so many new events; without `fill`, what is there already for SHORT.
 
+    checkpoint: begin with one, instead of somewhere between two.
     snapshot: of somebody else, held open all along.
     """
     number = next(_number)
     if fill:
         asyncio.run(_record(at, number, effects, planned=planned))
-    _tidy(at.own.database_url)
+    _tidy(at.own.database_url, checkpoint=checkpoint)
     with (
         _workers(at, workers, LONGEST if fill else SHORT) as pipes,
         _snapshot(at.own.database_url, wanted=snapshot),
@@ -197,12 +199,13 @@ def _snapshot(url: str, *, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _tidy(url: str) -> None:
+def _tidy(url: str, *, checkpoint: bool = True) -> None:
     """Begin each run alike, as autovacuum and the checkpointer would have it in time."""
     with psycopg.connect(url, autocommit=True) as conn:
         for table in history.TABLES:
             conn.execute(f"vacuum (analyze) {table}")
-        conn.execute("checkpoint")
+        if checkpoint:
+            conn.execute("checkpoint")
 
 
 def _completed(url: str, number: int, effects: int) -> float:

@@ -113,7 +113,11 @@ def backlog(quick: bool = False) -> Iterator[Line]:
 
 
 def histories(quick: bool = False) -> Iterator[Line]:
-    """A long history against a short one, in two installations side by side."""
+    """A long history against a short one, in two installations side by side.
+
+    A checkpoint comes each 15 minutes, or gigabyte: the first seconds after it, in which nearly
+    each key is on a page that has to be logged whole, are told apart from the time between.
+    """
     effects, runs = size(quick)
     sizes = [most // 10 for most in HISTORIES] if quick else HISTORIES
     with house() as long, house() as short:
@@ -128,6 +132,12 @@ def histories(quick: bool = False) -> Iterator[Line]:
                 runs, lambda: engine(long, effects), lambda: engine(short, effects)
             )
             name = f"dispatch/{events:,} events of history vs {BASE:,}"
+            yield compared(f"{name}, after a checkpoint", "effects/s", _rates(ours), _rates(theirs))
+            ours, theirs = turns(
+                runs,
+                lambda: engine(long, effects, checkpoint=False),
+                lambda: engine(short, effects, checkpoint=False),
+            )
             yield compared(name, "effects/s", _rates(ours), _rates(theirs), at_least=0.9)
 
 

@@ -9,15 +9,18 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from marketing_pipeline.embedded import wheels
+from marketing_pipeline.embedded import memory, wheels
 from marketing_pipeline.embedded.account import Account, account, check_reach, hand_over, launcher
 from marketing_pipeline.embedded.failure import EmbeddedError, from_output
 from marketing_pipeline.embedded.layout import Layout
 from marketing_pipeline.embedded.server import ENVIRONMENT, Recipe
 
 DATABASES = ("marketing", "dagster")
-_NEW_DATA_NEEDS = 128 * 1024 * 1024  # bytes: 50 MB of catalogues, the first WAL, and some room
-_RUNNING_NEEDS = 32 * 1024 * 1024  # bytes: two WAL segments
+_MIB = 1024 * 1024
+_NEW_DATA_NEEDS = 128 * _MIB  # bytes: 50 MB of catalogues, the first WAL, and some room
+_RUNNING_NEEDS = 32 * _MIB  # bytes: two WAL segments
+_LEAST_BUFFERS = 128 * _MIB  # bytes; PostgreSQL's own default
+_MOST_BUFFERS = 1024 * _MIB  # bytes: the keys of a million events with all that comes of them
 
 # Given on the command line, so that they are this version's also on an old data folder.
 _SETTINGS = {
@@ -26,16 +29,17 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "100",
-    "shared_buffers": "128MB",
     # Flash, or cached: a hundred rows are found by their keys and not by reading a whole table.
     "random_page_cost": "1.1",
     # An accepted event is durable before its answer is sent.
     "fsync": "on",
     "synchronous_commit": "on",
-    # Fewer full pages in the WAL of a busy hour, against a minute of recovery at worst.
+    # Fewer full pages in the WAL of a busy hour, against a minute of recovery at worst. Keys are
+    # random: after a checkpoint nearly each of a long history's is on a page of its own.
     "checkpoint_timeout": "15min",
-    "max_wal_size": "512MB",
-    "wal_compression": "pglz",
+    "max_wal_size": "2GB",
+    # Such pages do not get smaller, and trying took two fifths of the server's time.
+    "wal_compression": "off",
     # Nobody replicates from here; pg_basebackup still finds two senders.
     "max_wal_senders": "2",
     # Addresses must not reach a log: neither statements nor the details of a broken constraint.
@@ -57,7 +61,10 @@ def recipe(where: Layout) -> Recipe:
     runs_as = account(data)
     check_reach((server, server.with_name("initdb"), server.parents[1] / "share"), runs_as)
     version = wheels.version(server)
-    settings = _SETTINGS | {"unix_socket_directories": _quoted(where.sockets)}
+    settings = _SETTINGS | {
+        "shared_buffers": shared_buffers(memory.usable()),
+        "unix_socket_directories": _quoted(where.sockets),
+    }
     started_by = launcher(runs_as, parent_death=signal.SIGINT)
     return Recipe(
         name="postgres",
@@ -82,6 +89,11 @@ def recipe(where: Layout) -> Recipe:
             (signal.SIGKILL, timedelta(seconds=10)),
         ),
     )
+
+
+def shared_buffers(usable: int) -> str:
+    """A quarter of so many bytes of memory, from 128 MB to 1 GB: the rest of it caches files."""
+    return f"{min(max(usable // 4, _LEAST_BUFFERS), _MOST_BUFFERS) // _MIB}MB"
 
 
 def _prepare(
