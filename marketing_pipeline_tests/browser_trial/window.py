@@ -87,10 +87,13 @@ class Window:
         while True:
             self.open(path)
             try:
-                return self.wait_for(*texts, seconds=SETTLED)
+                self.wait_for(*texts, seconds=SETTLED)
             except NotShown:
                 if time.monotonic() > ends:
                     raise
+            else:
+                (self._pictures / "missing.png").unlink(missing_ok=True)  # it was not there yet
+                return
 
     def press(self, name: str) -> None:
         """The last thing that is called so; a dialog stands after the page beneath it.
