@@ -51,13 +51,11 @@ def of_verification(found: Verification) -> dict[str, Value]:
 def materialization(tally: Tally, troubles: Sequence[Trouble]) -> AssetMaterialization:
     """A day as the delivery run leaves it."""
     told = {**of_day(tally), **of_troubles(troubles)}
-    return AssetMaterialization(
-        asset_key=DELIVERIES, partition=tally.day.isoformat(), metadata=told
-    )
+    return shown(tally.day.isoformat(), told)
 
 
-def verified(partition: str, told: Mapping[str, Value]) -> AssetMaterialization:
-    """A day as a replay leaves it that found something wrong: its run fails, and it is shown."""
+def shown(partition: str, told: Mapping[str, Value]) -> AssetMaterialization:
+    """A day on its page, whatever becomes of the run."""
     return AssetMaterialization(asset_key=DELIVERIES, partition=partition, metadata=told)
 
 

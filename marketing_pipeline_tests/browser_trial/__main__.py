@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from marketing_pipeline_tests import replay_proof
 from marketing_pipeline_tests.browser_trial import window
 from marketing_pipeline_tests.browser_trial.ground import (
     CAMPAIGN,
@@ -45,11 +46,11 @@ class Seen:
 
 def look(stage: Ground, tab: Window) -> Iterator[Seen]:
     """All of it, in the order in which a person would come to it."""
-    yield _a_schedule_that_is_off(stage)
     yield _a_week_replayed(stage, tab)
     yield _the_lineage(tab)
     yield _a_changed_digit(stage, tab)
     yield _a_plan(stage, tab)
+    yield _a_schedule_that_is_off(stage)  # by now some minutes have begun
     yield _a_schedule_switched_on(stage, tab)
 
 
@@ -84,7 +85,7 @@ def _a_changed_digit(stage: Ground, tab: Window) -> Seen:
            where e.day = %s order by effect_id limit 1""",
         day,
     )
-    other = ("0" if digest[0] != "0" else "1") + digest[1:]
+    other = replay_proof.another(digest)
     change = "update attempts set request_sha256 = %s where effect_id = %s::uuid returning 1"
     stage.ask(change, other, effect)
     try:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import httpx
 import psycopg
 
 from marketing_pipeline import embedded
-from marketing_pipeline.cli.processes import UI_PORT
+from marketing_pipeline.cli.processes import LOOPBACK, UI_PORT, free_port
 from marketing_pipeline.embedded.layout import layout
 from marketing_pipeline_tests.pipeline import CHECKOUT
 
@@ -82,9 +81,7 @@ class Ground:
 def ground(folder: Path) -> Iterator[Ground]:
     """`marketing-pipeline up --sandbox` in that folder, after a week of leads and posts."""
     _furnish(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "HOME": os.environ.get("HOME", str(folder)),
@@ -95,13 +92,13 @@ def ground(folder: Path) -> Iterator[Ground]:
     }
     state = folder / ".marketing"
     with _up(folder, env):
-        ingest = f"http://127.0.0.1:{port}"
+        ingest = f"http://{LOOPBACK}:{port}"
         key = _run(folder, env, "keys", "create", SOURCE).strip()
         today = datetime.now(UTC)
         days = tuple((today - timedelta(days=back)).date() for back in reversed(range(DAYS)))
         _post(ingest, key, today)
         stage = Ground(
-            ui=f"http://127.0.0.1:{UI_PORT}",
+            ui=f"http://{LOOPBACK}:{UI_PORT}",
             database_url=layout(state).servers.database_url,
             days=days,
         )
