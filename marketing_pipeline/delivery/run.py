@@ -1,6 +1,7 @@
 """The synchronous entrance to a delivery run, for a thread of whoever schedules it."""
 
 import asyncio
+import gc
 import threading
 from datetime import timedelta
 
@@ -25,17 +26,23 @@ def deliver(
     After `stop`, what is in flight is settled before this returns.
     """
     delivery = assembly.configuration.file.delivery
-    return asyncio.run(
-        _deliver(
-            assembly,
-            database_url,
-            redis_url,
-            stop,
-            linger=delivery.linger if linger is None else linger,
-            max_run=delivery.max_run if max_run is None else max_run,
-            run_id=run_id,
+    # What was imported stays, Dagster above all: looking through it for garbage holds calls up.
+    gc.collect()
+    gc.freeze()
+    try:
+        return asyncio.run(
+            _deliver(
+                assembly,
+                database_url,
+                redis_url,
+                stop,
+                linger=delivery.linger if linger is None else linger,
+                max_run=delivery.max_run if max_run is None else max_run,
+                run_id=run_id,
+            )
         )
-    )
+    finally:
+        gc.unfreeze()
 
 
 async def _deliver(

@@ -143,6 +143,34 @@ def test_both_databases_and_valkey_answer_in_utc(state: Path) -> None:
         assert settings["maxmemory-policy"] == "noeviction"
 
 
+def test_the_first_of_the_wal_is_there_before_it_is_needed(state: Path) -> None:
+    with user(state) as someone:
+        someone.attach()
+        with psycopg.connect(layout(state).servers.database_url, autocommit=True) as conn:
+            assert _segments_made_for(conn, mebibytes=100) == 0
+            assert _segments_made_for(conn, mebibytes=250) > 0, "what is not there is made"
+
+
+def _segments_made_for(conn: psycopg.Connection, *, mebibytes: int) -> int:
+    """Writes to new segments of the WAL that this session did while it wrote so much."""
+    made = (
+        "select coalesce(sum(writes), 0)::int from pg_stat_io"
+        " where object = 'wal' and context = 'init' and backend_type = 'client backend'"
+    )
+    found = []
+    for many in (0, mebibytes):
+        conn.execute(
+            "select pg_logical_emit_message(false, 'test', repeat('x', 1048576))"
+            " from generate_series(1, %s)",
+            (many,),
+        )
+        conn.execute("select pg_stat_force_next_flush()")
+        row = conn.execute(made).fetchone()
+        assert row is not None
+        found.append(int(row[0]))
+    return found[1] - found[0]
+
+
 def test_an_attached_process_holds_one_descriptor_however_often_it_attaches(state: Path) -> None:
     with user(state) as someone:
         before = len(os.listdir(f"/proc/{someone.process.pid}/fd"))

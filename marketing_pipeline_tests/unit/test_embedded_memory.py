@@ -13,14 +13,14 @@ GIB = 1024**3
 
 @pytest.mark.parametrize(
     ("usable", "buffers"),
-    [(GIB // 4, "128MB"), (GIB, "256MB"), (2 * GIB, "512MB"), (4 * GIB, "1024MB")],
+    [(GIB // 4, "128MB"), (GIB, "256MB"), (2 * GIB, "512MB"), (16 * GIB, "4096MB")],
 )
 def test_buffers_are_a_quarter_of_the_memory(usable: int, buffers: str) -> None:
     assert shared_buffers(usable) == buffers
 
 
 def test_a_large_machine_keeps_its_memory_for_caching_files() -> None:
-    assert shared_buffers(256 * GIB) == "1024MB"
+    assert shared_buffers(256 * GIB) == "4096MB"
 
 
 def test_a_container_may_use_less_than_its_machine_has(tmp_path: Path) -> None:
