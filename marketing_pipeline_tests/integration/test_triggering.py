@@ -117,10 +117,13 @@ def test_looks_at_once_record_one_event(database: str) -> None:
 
 
 def test_looks_whose_key_is_not_the_occurrences_would_be_caught(database: str) -> None:
-    """The known-bad case: a look that trusts what it has read, and draws a key."""
+    """The known-bad case: looks that trust what they have read, and draw a key."""
+    read = asyncio.Barrier(4)
 
     async def look(conn: AsyncConnection) -> None:
-        if await triggers.last_look(conn, "news", triggering.SOURCE, NOON) is not None:
+        found = await triggers.last_look(conn, "news", triggering.SOURCE, NOON)
+        await read.wait()
+        if found is not None:
             return
         new = event.new(
             type=EventType.CAMPAIGN_TRIGGER,
@@ -133,8 +136,8 @@ def test_looks_whose_key_is_not_the_occurrences_would_be_caught(database: str) -
         async with conn.transaction():
             await intake.record(conn, [new], NOON)
 
-    racing(database, look)
-    assert len(logged(database)) > 1
+    racing(database, look, many=4)
+    assert len(logged(database)) == 4
 
 
 def test_a_schedule_switched_on_in_the_afternoon_leaves_the_morning_alone(database: str) -> None:
