@@ -68,6 +68,8 @@ async def _send(own: Installation, people: int) -> None:
     """Write what delivery would have: the attempts, with the digests of their requests."""
     contents, providers, now = Contents(), None, datetime.now(UTC)
     async with await AsyncConnection.connect(own.database_url) as conn:
+        # Planned while there are no attempts yet: by their key, for there will be.
+        await conn.execute("set enable_seqscan = off")
         with psycopg.connect(own.database_url) as other, other.cursor() as cursor:
             promised = [one async for one in history.plans_of_day(conn, now.date())]
             assert [one.count for one in promised] == [people], "midnight has passed: start again"
