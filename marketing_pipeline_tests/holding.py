@@ -137,13 +137,17 @@ async def claim(conn: AsyncConnection, limit: int = 10, lock: Any = ledger.lock_
         found = await lock(conn, MAIL, limit)
         attempts = [
             NewAttempt(
-                effect_id=one.id, purpose=Purpose.SEND, request_sha256="c" * 64, request_body=None
+                effect_id=one.id,
+                purpose=Purpose.SEND,
+                request_sha256="c" * 64,
+                request_body=None,
+                setup="s",
+                lease=LEASE,
             )
             for one in found
         ]
         if attempts:
-            now = found[0].now
-            await ledger.claim(conn, MAIL, claim_id, attempts, setup="s", lease=LEASE, now=now)
+            await ledger.claim(conn, MAIL, claim_id, attempts, found[0].now)
     return Claimed(id=claim_id, candidates=found)
 
 

@@ -1,11 +1,10 @@
 """Makes one call under a grant and a claim, and says what it tells of the provider's health."""
 
-import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from marketing_pipeline.delivery.claiming import Call
+from marketing_pipeline.delivery.claiming import Call, clock
 from marketing_pipeline.delivery.gate import Health
 from marketing_pipeline.domain.outcome import (
     Accepted,
@@ -40,8 +39,8 @@ class Made:
 class LastCheck:
     """Asked before the first byte is written: is the grant good, does the claim still hold?"""
 
-    grant_until: float  # by `clock`
-    claim_until: float  # by `clock`; well before the lease ends
+    grant_until: float  # by `claiming.clock`
+    claim_until: float  # by `claiming.clock`; well before the lease ends
     grant_expired: bool = False
     claim_expired: bool = False
 
@@ -53,13 +52,6 @@ class LastCheck:
         if now > self.claim_until:
             self.claim_expired = True
             raise NotWritten("the claim ran out before the write")
-
-
-def clock() -> float:
-    """Seconds that go on while the machine sleeps, as leases do, where the system counts them."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
 
 
 async def make(

@@ -67,7 +67,7 @@ async def plan_next(
         return 0
     if due.planned:  # somebody set it PENDING by hand
         async with conn.transaction():
-            await planning.mark_planned(conn, [due.event.id], now)
+            await planning.promise(conn, [], [due.event.id], now)
         await settling.finish(conn, [due.event.id], now)
         return 1
     verdict = await _verdict(conn, due.event, by, cut, now, stopping)
@@ -139,8 +139,7 @@ async def _keep(
         if not await planning.lock_unplanned(conn, event.id):
             return 0  # somebody else was quicker
         if verdict.promised is not None:
-            await planning.insert_plans(conn, [verdict.promised], now)
-            await planning.mark_planned(conn, [event.id], now)
+            await planning.promise(conn, [verdict.promised], [event.id], now)
         elif verdict.failed is not None:
             await planning.mark_unplannable(conn, {event.id: verdict.failed}, now)
         elif verdict.held is not None:

@@ -1,8 +1,8 @@
 """Claims due effects: decides what each calls for and writes the attempt before any call."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import assert_never
 from uuid import UUID, uuid4
 
@@ -16,7 +16,14 @@ from marketing_pipeline.domain import decide, digest
 from marketing_pipeline.domain.decide import GiveUp, LookUp, Repeat
 from marketing_pipeline.domain.effect import Effect, EffectState
 from marketing_pipeline.event_log import ledger
-from marketing_pipeline.event_log.ledger import Candidate, Closed, NewAttempt, Purpose
+from marketing_pipeline.event_log.ledger import Begun, Candidate, Closed, NewAttempt, Purpose, Reach
+
+
+def clock() -> float:
+    """Seconds that go on while the machine sleeps, as leases do, where the system counts them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +42,12 @@ class Call:
 class Claim:
     """What one claim took, and what it ended without a call."""
 
-    id: UUID
+    id: UUID = field(default_factory=uuid4)
+    began: float = field(default_factory=clock)  # before any of it was on record
     calls: list[Call] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
-    now: datetime | None = None  # the database's clock at the lock
-    number: int = 0  # in the log's own order of claims
-    remembered: int = 0  # the highest earlier number that the log had
+    begun: Begun | None = None  # where there are calls
+    left: int = 0  # of a key that somebody else is about to call for
 
 
 async def claim(
@@ -48,36 +55,36 @@ async def claim(
 ) -> Claim:
     """Claim up to `limit` effects in one transaction of its own."""
     name = destination.provider.name
-    taken = Claim(id=uuid4())
+    taken = Claim()
     async with conn.transaction():
-        candidates = await ledger.lock_due(conn, name, limit)
-        if not candidates:
+        due = await ledger.lock_due(conn, name, limit)
+        if not due:
             return taken
-        now = taken.now = candidates[0].now
+        people = {c.recipient_id for c in due if c.recipient_id}
+        reach = await ledger.reach(conn, people, {c.ordering_key for c in due if c.ordering_key})
+        candidates = [one for one in due if _has_its_turn(one, reach)]
+        taken.left = len(due) - len(candidates)
         await contents.prepare(conn, candidates)
-        people = sorted({c.recipient_id for c in candidates if c.recipient_id})
-        suppressed = await ledger.suppressed(conn, people) if people else {}
         bodies = await _bodies(conn, destination, candidates)
         for candidate in candidates:
-            made = _call(destination, contents, candidate, suppressed, bodies)
+            made = call(destination, contents, candidate, reach, bodies)
             if isinstance(made, Closed):
                 taken.closed.append(made)
             else:
                 taken.calls.append(made)
+        now = due[0].now
         if taken.calls:
-            attempts = [_attempt(call) for call in taken.calls]
-            taken.number, taken.remembered = await ledger.claim(
-                conn,
-                name,
-                taken.id,
-                attempts,
-                setup=destination.setup,
-                lease=destination.lease,
-                now=now,
-            )
+            attempts = [attempt(one, destination) for one in taken.calls]
+            taken.begun = await ledger.claim(conn, name, taken.id, attempts, now)
         if taken.closed:
             await ledger.close_unsent(conn, taken.closed, now)
     return taken
+
+
+def _has_its_turn(candidate: Candidate, reach: Reach) -> bool:
+    """What was called for since the candidate was found is seen once its key is had."""
+    key = candidate.ordering_key
+    return key is None or (key in reach.keys and key not in reach.called)
 
 
 async def _bodies(
@@ -89,7 +96,8 @@ async def _bodies(
     return await ledger.bodies(conn, doubtful)
 
 
-def _attempt(call: Call) -> NewAttempt:
+def attempt(call: Call, destination: Destination) -> NewAttempt:
+    """What goes on record before the call."""
     body = call.request.read()
     sends = call.purpose is Purpose.SEND
     return NewAttempt(
@@ -97,14 +105,16 @@ def _attempt(call: Call) -> NewAttempt:
         purpose=call.purpose,
         request_sha256=digest.sha256(body) if sends else None,
         request_body=body if sends and call.keeps_body else None,
+        setup=destination.setup,
+        lease=destination.lease,
     )
 
 
-def _call(
+def call(
     destination: Destination,
     contents: Contents,
     candidate: Candidate,
-    suppressed: Mapping[tuple[UUID, str], str],
+    reach: Reach,
     bodies: Mapping[UUID, bytes],
 ) -> Call | Closed:
     """What a candidate calls for: a send, a repeat, a look-up, or its end."""
@@ -112,7 +122,7 @@ def _call(
     step: Repeat | LookUp | GiveUp | None = None
     if candidate.doubt_since is not None:
         step = decide.in_doubt(_effect(candidate, 0), contract, candidate.now)
-    reason = _why_not(candidate, suppressed)
+    reason = _why_not(candidate, reach)
     if reason is not None and not isinstance(step, LookUp):
         # After an ambiguous attempt nobody may claim that nothing was sent.
         state = EffectState.SUPPRESSED if step is None else EffectState.UNKNOWN
@@ -131,8 +141,8 @@ def _call(
             assert_never(step)
 
 
-def _why_not(candidate: Candidate, suppressed: Mapping[tuple[UUID, str], str]) -> str | None:
-    person = candidate.recipient_id
+def _why_not(candidate: Candidate, reach: Reach) -> str | None:
+    person, suppressed = candidate.recipient_id, reach.suppressed
     if person is not None and candidate.address is None:
         return "erased: the person's address is gone"
     if person is not None and (

@@ -26,6 +26,7 @@ from marketing_pipeline.delivery import (
 )
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.eager import Eager
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.lane import COMPANY, LOOK, Lane, rest
 from marketing_pipeline.delivery.serving import Service
@@ -58,6 +59,7 @@ class Engine:
     pool: AsyncConnectionPool
     database_url: str
     lanes: list[Lane]
+    eager: Eager
     settler: Settler
     stopping: asyncio.Event
     worker: UUID = field(default_factory=uuid4)
@@ -112,36 +114,42 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _plan(self) -> None:
+        for lane in self.lanes:  # what is due already comes before what is planned now
+            await rest(lane.looked, LOOK)
         while not self.stopping.is_set():
-            self._due.clear()
-            began = time.monotonic()
             try:
+                # One connection for all rounds: its backend has everything at hand.
                 async with self.pool.connection() as conn:
-                    rules = self.assembly.configuration.meaning.rules
-                    done = await planner.plan_due(conn, rules, datetime.now(UTC))
+                    while not self.stopping.is_set():
+                        await self._plan_once(conn)
             except AWAY as error:
                 telemetry.emit("database_lost", reason=str(error))
                 await asyncio.sleep(AGAIN)
-                continue
-            if done.campaigns:
-                self._writing_idle_since = None
-                self._unwritten.set()
-            if done.events:
-                self._planning_idle_since = None
-                self.planned += done.events
-                self.days |= done.days
-                for lane in self.lanes:
-                    effects = done.due.get(lane.destination.provider.name)
-                    if effects is not None:
-                        lane.planned(effects)
-                if 1 < done.events < planner.BATCH:
-                    await asyncio.sleep(began + COMPANY - time.monotonic())
-                continue
-            if done.waiting:
-                self._planning_idle_since = None
-            elif self._planning_idle_since is None:
-                self._planning_idle_since = time.monotonic()
-            await rest(self._due, LOOK)
+
+    async def _plan_once(self, conn: psycopg.AsyncConnection) -> None:
+        self._due.clear()
+        began = time.monotonic()
+        rules = self.assembly.configuration.meaning.rules
+        done = await planner.plan_due(conn, rules, datetime.now(UTC), self.eager)
+        if done.campaigns:
+            self._writing_idle_since = None
+            self._unwritten.set()
+        if done.events:
+            self._planning_idle_since = None
+            self.planned += done.events
+            self.days |= done.days
+            for lane in self.lanes:
+                effects = done.due.get(lane.destination.provider.name)
+                if effects is not None:
+                    lane.planned(effects)
+            if 1 < done.events < planner.BATCH:
+                await asyncio.sleep(began + COMPANY - time.monotonic())
+            return
+        if done.waiting:
+            self._planning_idle_since = None
+        elif self._planning_idle_since is None:
+            self._planning_idle_since = time.monotonic()
+        await rest(self._due, LOOK)
 
     async def _write_out(self) -> None:
         """Campaigns are planned, written and parked beside all else: a welcome waits for none."""
@@ -261,6 +269,11 @@ async def engine(
                 pool=pool,
                 database_url=database_url,
                 lanes=lanes,
+                eager=Eager(
+                    lanes={one.destination.provider.name: one for one in lanes},
+                    contents=contents,
+                    high_water=mark,
+                ),
                 settler=settler,
                 stopping=stopping,
                 run_id=run_id,

@@ -1,5 +1,6 @@
 """How many calls a provider may take now: one answer for all processes together."""
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -114,6 +115,7 @@ class Gate:
         self._rules = rules(breaker, life=self._counted, call_timeout=call_timeout)
         self._recent = recent
         self._paused_for = paused_for
+        self._telling = asyncio.Lock()  # what is untold is told once
         self._untold: list[list[Any]] = []
         self._oldest = 0.0  # monotonic; of what is untold
         self._breaker = "closed"
@@ -162,13 +164,14 @@ class Gate:
 
     async def _report(self, verb: str, calls: int) -> _Answer:
         """An answer of Valkey that was lost repeats the reports: the breaker may open early."""
-        told = len(self._untold)
-        answer = await self._run(verb, calls, json.dumps(self._untold))
-        if answer.granted >= 0:
-            del self._untold[:told]
-            self._oldest = time.monotonic()
-            self._announce(answer)
-        return answer
+        async with self._telling:
+            told = len(self._untold)
+            answer = await self._run(verb, calls, json.dumps(self._untold))
+            if answer.granted >= 0:
+                del self._untold[:told]
+                self._oldest = time.monotonic()
+                self._announce(answer)
+            return answer
 
     def _announce(self, answer: _Answer) -> None:
         """Each process says once what it hears; the breaker is everybody's."""

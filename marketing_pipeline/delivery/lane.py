@@ -11,13 +11,13 @@ from psycopg_pool import AsyncConnectionPool
 from redis import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import calling, claiming
+from marketing_pipeline.delivery import claiming
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.gate import LATEST, Gate, Grant, Health
+from marketing_pipeline.delivery.gate import LATEST, Gate, Health
 from marketing_pipeline.delivery.high_water import HighWater
-from marketing_pipeline.delivery.serving import Service
+from marketing_pipeline.delivery.serving import Leave, Service
 from marketing_pipeline.delivery.settling import AGAIN, AWAY
 from marketing_pipeline.event_log import ledger
 
@@ -43,6 +43,7 @@ class Lane:
     service: Service
     stopping: asyncio.Event
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)  # it knows what is due
     idle_since: float | None = None  # monotonic; None while there is work
     _more: bool = False  # the last claim took all it could: more is probably due
     _empty: bool = False  # the last look found nothing due, and nothing was claimed since
@@ -50,7 +51,7 @@ class Lane:
     _swept_at: float = -1.0  # monotonic
     _not_before: float = -1.0  # monotonic; of the next claim
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)  # calls
-    _beside: set[asyncio.Task[None]] = field(default_factory=set)  # claims that nobody waits for
+    _beside: set[asyncio.Task[float]] = field(default_factory=set)  # what nobody waits for
     _reserved: int = 0  # connections that these are for
 
     def planned(self, effects: int) -> None:
@@ -58,12 +59,47 @@ class Lane:
         self._planned += effects
         self.wake.set()
 
+    async def reserve(self, effects: int) -> Leave | None:
+        """Leave to call for effects that are about to be planned; None: they wait for their turn.
+
+        What is due already comes first. Connections are kept until `begin` or `forgo`.
+        """
+        wanted = min(effects, self.destination.entry.connections - self._taken)
+        if wanted <= 0 or self._planned or not self._empty or self.stopping.is_set():
+            return None
+        granted, self._reserved = 0, self._reserved + wanted
+        try:
+            leave = await self._ask(wanted)
+            granted = leave.grant.calls
+        except (RedisError, *AWAY):  # the lane finds out for itself, and says so
+            self._empty = False
+            self.wake.set()
+            return None
+        finally:
+            self._reserved -= wanted - granted
+        return leave if granted else None
+
+    def begin(self, leave: Leave, claim: Claim) -> None:
+        """Make the calls of a claim that is on record, and counted by the high-water mark."""
+        self._reserved -= leave.grant.calls
+        self.idle_since = None
+        self._call(claim, leave)
+        if unused := leave.grant.calls - len(claim.calls):
+            giving = self._guarded(self.gate.give_back(leave.grant, unused))
+            self._beside.add(asyncio.create_task(giving))
+
+    def forgo(self, leave: Leave) -> None:
+        """Nothing came of it."""
+        self._reserved -= leave.grant.calls
+        self.gate.note(leave.grant, Health.UNUSED)
+
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""
         while not self.stopping.is_set():
             await rest(self.wake, await self._guarded(self._round()))
-        while tasks := self._beside | self._under_way:
-            await asyncio.wait(tasks)
+        while self._beside or self._taken:
+            await rest(self.wake, SHORT)
+            self.wake.clear()
             self._reap()
         try:
             await self.gate.tell()
@@ -101,17 +137,17 @@ class Lane:
                 await self._tell_in_time()
                 return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
         self.idle_since, self._empty = None, False
-        asked, now = calling.clock(), time.monotonic()
-        grant = await self.gate.ask(wanted)
-        if 1 < wanted == grant.calls:  # of those that a limit holds back there is company enough
+        now = time.monotonic()
+        leave = await self._ask(wanted)
+        if 1 < wanted == leave.grant.calls:  # of what a limit holds back there is company enough
             self._not_before = now + COMPANY
-        if grant.calls == 0:
+        if leave.grant.calls == 0:
             self._more = False
-            return min(max(grant.wait.total_seconds(), SHORT), LOOK)
+            return min(max(leave.grant.wait.total_seconds(), SHORT), LOOK)
         if self._more:
-            self._start_beside(grant, asked, enough=free)
+            self._start_beside(leave, enough=free)
         else:
-            await self._start(grant, asked, enough=free)
+            await self._start(leave, enough=free)
         await self._sweep_in_time()
         return 0
 
@@ -146,6 +182,7 @@ class Lane:
         async with self.pool.connection() as conn:
             due = await ledger.due(conn, self.destination.provider.name, most)
             self._empty = due == 0
+            self.looked.set()
             return due, 0 if due else await self._idle(conn)
 
     async def _sweep_in_time(self) -> None:
@@ -175,17 +212,21 @@ class Lane:
         ahead = (at - datetime.now(UTC)).total_seconds()
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
-    def _start_beside(self, grant: Grant, asked: float, *, enough: int) -> None:
+    async def _ask(self, calls: int) -> Leave:
+        asked = claiming.clock()
+        return Leave(grant=await self.gate.ask(calls), asked=asked)
+
+    def _start_beside(self, leave: Leave, *, enough: int) -> None:
         """The same while the lane goes on: of a backlog, one part is claimed as another calls."""
 
-        async def start() -> None:
+        async def start() -> float:
             try:
-                await self._guarded(self._start(grant, asked, enough=enough))
+                return await self._guarded(self._start(leave, enough=enough))
             finally:
-                self._reserved -= grant.calls
+                self._reserved -= leave.grant.calls
                 self.wake.set()
 
-        self._reserved += grant.calls
+        self._reserved += leave.grant.calls
         self._beside.add(asyncio.create_task(start()))
 
     def _reap(self) -> None:
@@ -194,31 +235,41 @@ class Lane:
             self._beside.discard(task)
             task.result()
 
-    async def _start(self, grant: Grant, asked: float, *, enough: int) -> None:
+    async def _start(self, leave: Leave, *, enough: int) -> None:
         """Claim as much as was granted and start the calls.
 
         enough: so many taken, and more is probably due.
         """
-        began, seen = calling.clock(), self.high_water.seen
-        claim = await self._claim(grant)
-        if claim.calls:
-            await self.high_water.reach(claim.number, remembered=claim.remembered, after=seen)
-        for one in claim.calls:
-            task = asyncio.create_task(self.service.serve(one, claim, grant, began, asked))
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
+        seen, granted = self.high_water.seen, leave.grant.calls
+        claim = await self._claim(leave)
+        if claim.begun is not None:
+            await self.high_water.reach(
+                claim.begun.number, remembered=claim.begun.remembered, after=seen
+            )
+        self._call(claim, leave)
         self.service.settler.ended(one.event_id for one in claim.closed)
-        if len(claim.calls) < grant.calls:  # last: where Valkey is away now, the claim is served
-            await self.gate.give_back(grant, grant.calls - len(claim.calls))
-        self._more = len(claim.calls) + len(claim.closed) >= enough
+        ended = len(claim.calls) + len(claim.closed)
+        if claim.left and not ended:
+            self._not_before = time.monotonic() + BLOCKED
+        self._more = ended >= enough
+        if len(claim.calls) < granted:  # last: where Valkey is away now, the claim is served
+            await self.gate.give_back(leave.grant, granted - len(claim.calls))
 
-    async def _claim(self, grant: Grant) -> Claim:
+    async def _claim(self, leave: Leave) -> Claim:
         try:
             async with self.pool.connection() as conn:
-                return await claiming.claim(conn, self.destination, self.contents, grant.calls)
+                return await claiming.claim(
+                    conn, self.destination, self.contents, leave.grant.calls
+                )
         except AWAY:  # a probe that nobody makes must not hold back the next one
-            self.gate.note(grant, Health.UNUSED)
+            self.gate.note(leave.grant, Health.UNUSED)
             raise
+
+    def _call(self, claim: Claim, leave: Leave) -> None:
+        for one in claim.calls:
+            task = asyncio.create_task(self.service.serve(one, claim, leave))
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from uuid import UUID
@@ -14,6 +14,7 @@ from marketing_pipeline import telemetry
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.delivery import campaigns, settling, singles
 from marketing_pipeline.delivery.crowds import EPOCH
+from marketing_pipeline.delivery.eager import Eager, Turn
 from marketing_pipeline.delivery.singles import Known
 from marketing_pipeline.domain import digest, plan, sequence
 from marketing_pipeline.domain.event import Event, NewEvent
@@ -75,50 +76,76 @@ async def use(conn: AsyncConnection, used: Configuration, now: datetime) -> None
     await versions.use_config(conn, used.meaning.rules.digest, now)
 
 
-async def plan_due(conn: AsyncConnection, by: Rules, now: datetime) -> Planned:
+async def plan_due(
+    conn: AsyncConnection, by: Rules, now: datetime, eager: Eager | None = None
+) -> Planned:
     """Plan up to a batch of due events; `conn` is in autocommit mode.
+
+    eager: claims what its lanes can call for at once.
 
     An event whose planning raises fails alone. One that has a plan already, because somebody set
     it PENDING by hand, keeps that plan. What reads the log waits while a writer stays open.
     Counting a large audience takes seconds: campaigns are left to `campaigns.write_unfinished`.
     """
+    done = await _plan_batch(conn, by, None, now, eager)
     due = await planning.triggers_due(conn, now)
     cut = await campaigns.take_cut(conn, now) if due.single else None
-    done = await _plan_batch(conn, by, cut, now)
+    if cut is not None:
+        done = _both(done, await _plan_batch(conn, by, cut, now, eager))
     return replace(done, campaigns=due.crowd, waiting=due.single and cut is None)
 
 
-async def _plan_batch(conn: AsyncConnection, by: Rules, cut: Cut | None, now: datetime) -> Planned:
-    async with conn.transaction():
-        due = await planning.due_events(conn, now, cut, BATCH)
-        if not due:
-            return Planned(events=0, failed=0, days=frozenset())
-        again = [one.event.id for one in due if one.planned]
-        fresh = [one.event for one in due if not one.planned]
-        known = await singles.known(conn, fresh, by, cut)
-        starts = await campaigns.starts_at(conn, [one for one in fresh if is_campaign(one)])
-        given = _Given(by=by, cut=cut, known=known, starts=starts, now=now)
-        made = await _planned(fresh, given)
-        await planning.insert_plans(conn, made.plans, now)
-        suppressed = await planning.insert_effects(conn, made.effects, now)
-        await planning.mark_planned(conn, [p.event.id for p in made.plans] + again, now)
-        await planning.mark_unplannable(conn, made.failed, now)
-        await intake.record(conn, made.following, now)
-    closed = [p.event.id for p in made.plans if p.count == 0] + again + list(suppressed)
+async def _plan_batch(
+    conn: AsyncConnection, by: Rules, cut: Cut | None, now: datetime, eager: Eager | None
+) -> Planned:
+    async with Turn(eager, by.digest) as turn:
+        async with conn.transaction():
+            due = await planning.due_events(conn, now, cut, BATCH)
+            if not due:
+                return Planned(events=0, failed=0, days=frozenset())
+            again = [one.event.id for one in due if one.planned]
+            fresh = [one.event for one in due if not one.planned]
+            known = await singles.known(conn, fresh, by, cut)
+            starts = await campaigns.starts_at(conn, [one for one in fresh if is_campaign(one)])
+            given = _Given(by=by, cut=cut, known=known, starts=starts, now=now)
+            made = await _planned(fresh, given)
+            refused = await planning.take_once(conn, [effect for _, _, effect in made.effects])
+            await turn.reserve(made.effects, refused, due[0].now)
+            under_way = [p.event.id for p in made.plans] + again
+            await planning.promise(conn, made.plans, under_way, now)
+            attempts = await turn.claim(conn)
+            begun = await planning.insert_effects(
+                conn, made.effects, now, refused=refused, claim_id=turn.id, attempts=attempts
+            )
+            await planning.mark_unplannable(conn, made.failed, now)
+            await intake.record(conn, made.following, now)
+        started = await turn.begin(begun)
+    closed = [event.id for event, _, effect in made.effects if effect.id in refused]
+    closed += [p.event.id for p in made.plans if p.count == 0] + again
     await settling.finish(conn, closed, now)
     return Planned(
         events=len(due),
         failed=len(made.failed),
         days=frozenset(one.event.day for one in due),
-        due=_due(made, now),
+        due=_due(made, now, started),
     )
 
 
-def _due(made: _Batch, now: datetime) -> Mapping[str, int]:
-    """Of each provider that something was planned for, if only for later."""
+def _both(one: Planned, other: Planned) -> Planned:
+    return Planned(
+        events=one.events + other.events,
+        failed=one.failed + other.failed,
+        days=one.days | other.days,
+        due=Counter(one.due) + Counter(other.due),
+    )
+
+
+def _due(made: _Batch, now: datetime, started: Set[UUID]) -> Mapping[str, int]:
+    """Of each provider that something was planned for, if only for later, and not begun yet."""
     found = Counter[str]()
     for _, _, effect in made.effects:
-        found[effect.provider] += effect.due_at <= now
+        if effect.id not in started:
+            found[effect.provider] += effect.due_at <= now
     return found
 
 

@@ -189,10 +189,11 @@ async def _write(conn: AsyncConnection, batch: _Batch, now: datetime) -> int:
                     f"epoch: {promised.epoch} was used for another plan of event "
                     f"{promised.event.id}; write a higher one"
                 )
-        await planning.insert_plans(conn, [promised for promised, _ in fresh], now)
+        plans = [promised for promised, _ in fresh]
+        await planning.promise(conn, plans, [p.event.id for p in plans if p.count], now)
         rows = [(p.event, p.epoch, one) for p, effects in fresh for one in effects]
-        await planning.insert_effects(conn, rows, now)
-        await planning.mark_planned(conn, [p.event.id for p, _ in fresh if p.count], now)
+        refused = await planning.take_once(conn, [effect for _, _, effect in rows])
+        await planning.insert_effects(conn, rows, now, refused=refused)
     await settling.finish(conn, [promised.event.id for promised, _ in fresh], now)
     return len(fresh)
 

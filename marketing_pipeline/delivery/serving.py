@@ -7,7 +7,7 @@ from psycopg_pool import AsyncConnectionPool
 from redis import RedisError
 
 from marketing_pipeline import telemetry
-from marketing_pipeline.delivery import calling, settling
+from marketing_pipeline.delivery import calling, claiming, settling
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.calling import LastCheck
 from marketing_pipeline.delivery.claiming import Call, Claim
@@ -24,6 +24,14 @@ from marketing_pipeline.providers.transport import Transport
 DURABLE = timedelta(seconds=30)  # a pause this long outlives the gate's memory
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """What the gate granted."""
+
+    grant: Grant
+    asked: float  # before the grant, by `claiming.clock`
+
+
 @dataclass(slots=True, kw_only=True)
 class Service:
     """What all calls of one provider share."""
@@ -35,22 +43,18 @@ class Service:
     settler: Settler
     calls: int = 0  # made so far
 
-    async def serve(
-        self, call: Call, claim: Claim, grant: Grant, began: float, asked: float
-    ) -> None:
-        """Make the call, and hand what it came to over to be settled.
-
-        began: before the claim, and asked: before its grant, by `calling.clock`.
-        """
-        assert claim.now is not None
+    async def serve(self, call: Call, claim: Claim, leave: Leave) -> None:
+        """Make the call, and hand what it came to over to be settled."""
+        assert claim.begun is not None, "it is on record before it is served"
+        began, now = claim.began, claim.begun.now
         check = LastCheck(
-            grant_until=asked + self.gate.life.total_seconds(),
+            grant_until=leave.asked + self.gate.life.total_seconds(),
             claim_until=began + self.destination.entry.call_timeout.total_seconds(),
         )
         self.calls += 1
-        made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
-        self.gate.note(grant, made.health, made.observed)
-        now = claim.now + timedelta(seconds=calling.clock() - began)
+        made = await calling.make(self.transport, self.destination.provider, call, now, check)
+        self.gate.note(leave.grant, made.health, made.observed)
+        now += timedelta(seconds=claiming.clock() - began)
         decision = self._decide(call, made.answer, now)
         self.settler.put(
             settling.settlement(

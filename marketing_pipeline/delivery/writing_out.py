@@ -87,7 +87,8 @@ class _Writer:
                 await people.insert_rows(self.conn, chunk.step, chunk.rows, chunk.place, self.now)
             if chunk.effects:
                 whole = [(event, epoch, one) for one in chunk.effects]
-                await planning.insert_effects(self.conn, whole, self.now)
+                refused = await planning.take_once(self.conn, chunk.effects)
+                await planning.insert_effects(self.conn, whole, self.now, refused=refused)
         self.written += chunk.many
         return True
 

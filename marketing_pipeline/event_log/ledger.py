@@ -1,7 +1,7 @@
 """The ledger of effects: claimed under a lease, attempted on record, settled by claim."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -31,20 +31,21 @@ class Candidate:
     event_id: UUID
     kind: str
     recipient_id: UUID | None
+    ordering_key: str | None
     template: str | None
     variables: Mapping[str, Any]
-    state: str
-    attempts: int
-    calls: int
-    first_attempt_at: datetime | None
-    last_attempt_at: datetime | None
-    doubt_since: datetime | None
-    expires_at: datetime | None
-    setup: str | None  # of the last call, where it is in doubt; None: nobody knows
     config_digest: str
     address: str | None
-    cancelled: str | None  # why its campaign was, where something of it is in doubt
+    expires_at: datetime | None
     now: datetime  # the database's clock at the lock
+    state: str = EffectState.PLANNED
+    attempts: int = 0
+    calls: int = 0
+    first_attempt_at: datetime | None = None
+    last_attempt_at: datetime | None = None
+    doubt_since: datetime | None = None
+    setup: str | None = None  # of the last call, where it is in doubt; None: nobody knows
+    cancelled: str | None = None  # why its campaign was, where something of it is in doubt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,29 @@ class NewAttempt:
     purpose: Purpose
     request_sha256: str | None
     request_body: bytes | None
+    setup: str  # digest of how the provider is set up
+    lease: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A claim that is on record."""
+
+    effects: Sequence[UUID]
+    now: datetime  # the database's clock, from which the lease counts
+    number: int  # in the log's own order of claims
+    remembered: int  # the highest earlier number that the log had
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What stands in the way of reaching some people, while their locks are held."""
+
+    suppressed: Mapping[tuple[UUID, str], str] = field(default_factory=dict)  # why, by scope
+    addresses: Mapping[UUID, str | None] = field(default_factory=dict)
+    keys: frozenset[str] = frozenset()  # ordering keys of which nobody else begins anything
+    waiting: frozenset[str] = frozenset()  # those of which something is open
+    called: frozenset[str] = frozenset()  # those of which something is SENDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +153,35 @@ async def lock_due(conn: AsyncConnection, provider: str, limit: int) -> list[Can
         return await cursor.fetchall()
 
 
-async def suppressed(
-    conn: AsyncConnection, recipients: Sequence[UUID]
-) -> dict[tuple[UUID, str], str]:
-    """Why these people must not be reached, by person and scope (a kind of effect, or "all").
+async def reach(conn: AsyncConnection, people: Collection[UUID], keys: Collection[str]) -> Reach:
+    """Take the locks of these people and ordering keys, then look what stands in the way.
 
-    Takes the same lock as `suppress`: a suppression that has committed is seen, and one that has
-    not waits until the caller's claim has.
+    A person's lock is that of `suppress`: a suppression that has committed is seen, and one that
+    has not waits until the caller's claim has. A key's is had by one claim at a time: where it is
+    had and nothing of the key is SENDING, nothing will be before the caller's transaction ends.
     """
-    await conn.execute(_SQL["lock recipients"], {"ids": list(recipients)})
-    found = await (await conn.execute(_SQL["suppressed"], {"ids": list(recipients)})).fetchall()
-    return {(recipient, scope): reason for recipient, scope, reason in found}
+    if not people:
+        return Reach()
+    values = {"people": list(people), "keys": sorted(keys)}
+    had = await (await conn.execute(_SQL["lock people"], values)).fetchall()
+    suppressed, addresses, waiting, called = {}, {}, set(), set()
+    for what, of, scope, text in await (await conn.execute(_SQL["people"], values)).fetchall():
+        match what:
+            case "suppressed":
+                suppressed[UUID(of), scope] = text
+            case "address":
+                addresses[UUID(of)] = text
+            case _:
+                waiting.add(of)
+                if scope == EffectState.SENDING:
+                    called.add(of)
+    return Reach(
+        suppressed=suppressed,
+        addresses=addresses,
+        keys=frozenset(key for key, got in had if got == "true"),
+        waiting=frozenset(waiting),
+        called=frozenset(called),
+    )
 
 
 async def bodies(conn: AsyncConnection, effects: Sequence[UUID]) -> dict[UUID, bytes]:
@@ -153,29 +195,20 @@ async def claim(
     provider: str,
     claim_id: UUID,
     attempts: Sequence[NewAttempt],
-    *,
-    setup: str,
-    lease: timedelta,
     now: datetime,
-) -> tuple[int, int]:
-    """Lease the effects and put their attempts on record.
-
-    The number of this claim, and the highest number of earlier ones that the log remembers.
-    """
-    cursor = await conn.execute(
-        _SQL["claim"],
-        {
-            "provider": provider,
-            "claim_id": claim_id,
-            "attempts": rows.document(attempts),
-            "setup": setup,
-            "lease": lease,
-            "now": now,
-        },
-    )
-    row = await cursor.fetchone()
-    assert row is not None, "a claim is of at least one effect"
-    return int(row[0]), int(row[1])
+) -> Begun:
+    """Lease the effects from `now` on and put their attempts on record."""
+    values = {
+        "provider": provider,
+        "claim_id": claim_id,
+        "attempts": rows.document(attempts),
+        "now": now,
+    }
+    async with conn.cursor(row_factory=class_row(Begun)) as cursor:
+        await cursor.execute(_SQL["claim"], values)
+        begun = await cursor.fetchone()
+    assert begun is not None, "a claim is of at least one effect"
+    return begun
 
 
 async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: datetime) -> None:

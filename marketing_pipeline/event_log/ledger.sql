@@ -47,12 +47,12 @@ select pg_advisory_xact_lock_shared(hashtextextended('holds', 0))
 -- Locks what may be claimed, most urgent first; what another process holds is passed over. Where a
 -- campaign is held, only what was begun before goes on. (`<> all (array(...))` would be taken to leave no
 -- row where one campaign is most of the ledger, and everybody's recipient be read for each of its effects.)
-select e.id, e.event_id, e.kind, e.recipient_id, e.template, e.variables, e.state, e.attempts, e.calls,
+select e.id, e.event_id, e.kind, e.recipient_id, e.ordering_key, e.template, e.variables, e.state, e.attempts, e.calls,
        e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.setup, e.config_digest, e.address,
        e.cancelled, clock_timestamp() as now
 from (values (0), (1), (2)) as p (priority)
 cross join lateral (
-    select x.id, x.event_id, x.kind, x.recipient_id, x.template, x.variables, x.state, x.attempts,
+    select x.id, x.event_id, x.kind, x.recipient_id, x.ordering_key, x.template, x.variables, x.state, x.attempts,
            x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
            case when x.doubt_since is not null then (
                select a.setup from attempts a where a.effect_id = x.id and a.purpose = 'send'
@@ -75,14 +75,24 @@ cross join lateral (
     for update of x skip locked) as e
 limit %(limit)s
 
--- lock recipients --
--- Whoever writes a suppression waits for this claim, or this claim sees it.
-select pg_advisory_xact_lock_shared(hashtextextended(id::text, 0))
-from unnest(%(ids)s::uuid[]) as id order by id
+-- lock people --
+-- Whoever writes a suppression waits for this claim, or this claim sees it. Of an ordering key only one claim at
+-- a time may begin something: which of these keys are this one's. Nobody waits for a key, for its holder may be
+-- frozen.
+select null as key, pg_advisory_xact_lock_shared(hashtextextended(id::text, 0))::text as had
+from (select id from unnest(%(people)s::uuid[]) as id order by id) as sorted
+union all
+select key, pg_try_advisory_xact_lock(hashtextextended(key, 0))::text from unnest(%(keys)s::text[]) as key
 
--- suppressed --
--- Which of these people must not be reached, read after their lock is held.
-select recipient_id, scope, reason from suppressions where recipient_id = any(%(ids)s)
+-- people --
+-- What stands in the way of reaching these people, read after the locks are held.
+select 'suppressed' as what, recipient_id::text as of, scope, reason as text from suppressions
+where recipient_id = any(%(people)s)
+union all
+select 'under way', ordering_key, state, null from effects
+where ordering_key = any(%(keys)s) and state in ('PLANNED', 'SENDING', 'DOUBT')
+union all
+select 'address', id::text, null, address from recipients where id = any(%(people)s)
 
 -- bodies --
 -- The bytes of earlier attempts, where a repeat must send the same.
@@ -93,15 +103,13 @@ where effect_id = any(%(ids)s) and request_body is not null order by effect_id, 
 -- Leases effects and writes their attempts, before any call is made.
 with c as (
     select * from json_to_recordset(%(attempts)s::json)
-        as c (effect_id uuid, purpose text, request_sha256 text, request_body bytea)
-), numbered as (
-    select nextval('claim_seq') as number
+        as c (effect_id uuid, purpose text, request_sha256 text, request_body bytea, setup text, lease interval)
 ), claimed as (
     update effects e set
         state = case c.purpose when 'send' then 'SENDING' else 'DOUBT' end,
         claim_id = %(claim_id)s,
-        lease_until = case c.purpose when 'send' then %(now)s + %(lease)s end,
-        due_at = case c.purpose when 'send' then e.due_at else %(now)s + %(lease)s end,
+        lease_until = case c.purpose when 'send' then %(now)s + c.lease end,
+        due_at = case c.purpose when 'send' then e.due_at else %(now)s + c.lease end,
         attempts = e.attempts + (c.purpose = 'send')::int,
         calls = e.calls + 1,
         first_attempt_at = case c.purpose when 'send' then coalesce(e.first_attempt_at, %(now)s)
@@ -110,14 +118,17 @@ with c as (
         updated_at = %(now)s
     from c where e.id = c.effect_id
     returning e.id, e.calls
+), begun as (
+    insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body,
+                          setup, claim_number)
+    select claimed.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.request_sha256,
+           c.request_body, c.setup, case row_number() over () when 1 then nextval('claim_seq') end
+    from c join claimed on claimed.id = c.effect_id
+    returning effect_id, claim_number
 )
-insert into attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256, request_body,
-                      setup, claim_number)
-select claimed.id, claimed.calls, c.purpose, %(claim_id)s, %(provider)s, %(now)s, c.request_sha256, c.request_body,
-       %(setup)s, case row_number() over () when 1 then (select number from numbered) end
-from c join claimed on claimed.id = c.effect_id
-returning (select number from numbered),
-          (select coalesce(max(a.claim_number), 0) from attempts a where a.claim_number is not null)
+select array_agg(effect_id) as effects, %(now)s::timestamptz as now, max(claim_number) as number,
+       (select coalesce(max(a.claim_number), 0) from attempts a where a.claim_number is not null) as remembered
+from begun having count(*) > 0
 
 -- close unsent --
 -- Ends effects without a call: suppressed, past knowing, or impossible to render.

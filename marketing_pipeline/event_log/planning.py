@@ -1,17 +1,19 @@
 """Due events and plans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
+from psycopg.rows import class_row
 
 from marketing_pipeline.domain.event import Event, EventType, Origin
 from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.event_log import queries, rows
 from marketing_pipeline.event_log.cuts import Cut
+from marketing_pipeline.event_log.ledger import Begun, NewAttempt
 
 _SQL = queries.load("planning.sql")
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -39,6 +41,7 @@ class DueEvent:
 
     event: Event
     planned: bool
+    now: datetime  # the database's clock when it was found
 
 
 class Triggers(NamedTuple):
@@ -63,10 +66,13 @@ async def due_events(
     """
     values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
     found = await queries.rows(conn, _SQL["due events"], values)
-    return [DueEvent(event=event_row(row), planned=row["planned"]) for row in found]
+    return [_due_event(row) for row in found]
 
 
-async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: datetime) -> None:
+async def promise(
+    conn: AsyncConnection, plans: Sequence[Plan], under_way: Sequence[UUID], now: datetime
+) -> None:
+    """Write plans, each once, and that these events are under way: PROCESSING."""
     written = [
         {
             "event_id": plan.event.id,
@@ -85,7 +91,8 @@ async def insert_plans(conn: AsyncConnection, plans: Sequence[Plan], now: dateti
         }
         for plan in plans
     ]
-    await conn.execute(_SQL["insert plans"], {"plans": rows.document(written), "now": now})
+    values = {"plans": rows.document(written), "under_way": list(under_way), "now": now}
+    await conn.execute(_SQL["promise"], values)
 
 
 async def standing_plans(conn: AsyncConnection, plans: Sequence[Plan]) -> dict[UUID, str]:
@@ -95,14 +102,19 @@ async def standing_plans(conn: AsyncConnection, plans: Sequence[Plan]) -> dict[U
 
 
 async def insert_effects(
-    conn: AsyncConnection, planned: Sequence[tuple[Event, int, PlannedEffect]], now: datetime
-) -> set[UUID]:
+    conn: AsyncConnection,
+    planned: Sequence[tuple[Event, int, PlannedEffect]],
+    now: datetime,
+    *,
+    refused: Container[UUID],
+    claim_id: UUID | None = None,
+    attempts: Sequence[NewAttempt] = (),
+) -> Begun | None:
     """Write effects, each with its event and epoch; one that is there already stays as it is.
 
-    What `once` forbids is written as SUPPRESSED. Returns the events that this happened to: they
-    may be complete already.
+    refused: what `take_once` did not let pass; written as SUPPRESSED.
+    attempts: of those that are claimed by this very stroke, under `claim_id`; what began.
     """
-    refused = await _take_once(conn, [effect for _, _, effect in planned if effect.once_key])
     written = [
         {
             "id": effect.id,
@@ -126,17 +138,25 @@ async def insert_effects(
         }
         for event, epoch, effect in planned
     ]
-    await conn.execute(_SQL["insert effects"], {"effects": rows.document(written), "now": now})
-    return {event.id for event, _, effect in planned if effect.id in refused}
+    values = {
+        "effects": rows.document(written),
+        "attempts": rows.document(attempts),
+        "claim_id": claim_id,
+        "now": now,
+    }
+    async with conn.cursor(row_factory=class_row(Begun)) as cursor:
+        await cursor.execute(_SQL["insert effects"], values)
+        return await cursor.fetchone()
 
 
-async def _take_once(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> set[UUID]:
-    """Take the keys of `once`; the effects that did not get theirs.
+async def take_once(conn: AsyncConnection, effects: Iterable[PlannedEffect]) -> set[UUID]:
+    """Take the keys of `once`, of effects that have one; those that did not get theirs.
 
     Where several want one key they ask one after the other, by when they are due: the span of
     the first may be over before the next.
     """
-    waiting = sorted(effects, key=lambda effect: (effect.due_at, effect.id))
+    keyed = [effect for effect in effects if effect.once_key]
+    waiting = sorted(keyed, key=lambda effect: (effect.due_at, effect.id))
     refused: set[UUID] = set()
     while waiting:
         first = {effect.once_key: effect for effect in reversed(waiting)}
@@ -158,12 +178,6 @@ async def _takers(conn: AsyncConnection, effects: Sequence[PlannedEffect]) -> se
     await conn.execute(_SQL["take once"], values)
     found = await (await conn.execute(_SQL["once takers"], values)).fetchall()
     return {row[0] for row in found}
-
-
-async def mark_planned(conn: AsyncConnection, ids: Sequence[UUID], now: datetime) -> None:
-    if not ids:
-        return
-    await conn.execute(_SQL["mark planned"], {"ids": list(ids), "now": now})
 
 
 async def mark_unplannable(
@@ -195,7 +209,7 @@ async def advance(conn: AsyncConnection, plan: Plan, before: int, upto: int) -> 
 async def campaign_to_plan(conn: AsyncConnection, now: datetime, cut: Cut) -> DueEvent | None:
     """A due campaign up to the cut, unlocked: `lock_unplanned` before its plan is kept."""
     row = await queries.row(conn, _SQL["campaign to plan"], {"now": now, "cut": cut.seq})
-    return DueEvent(event=event_row(row), planned=row["planned"]) if row else None
+    return _due_event(row) if row else None
 
 
 async def lock_unplanned(conn: AsyncConnection, event_id: UUID) -> bool:
@@ -207,6 +221,10 @@ async def lock_unplanned(conn: AsyncConnection, event_id: UUID) -> bool:
 
 def is_campaign(event: Event) -> bool:
     return event.type is EventType.CAMPAIGN_TRIGGER
+
+
+def _due_event(row: Mapping[str, Any]) -> DueEvent:
+    return DueEvent(event=event_row(row), planned=row["planned"], now=row["now"])
 
 
 def event_row(row: Mapping[str, Any]) -> Event:

@@ -16,7 +16,14 @@ AT_ONCE = 2  # on each of two test workers
 FREEZES = 24
 # From the claim to the settlement: what comes before is the same for a blind provider as for all
 # others, and `make chaos` strikes at that too.
-IN_FLIGHT = ("Leases effects", "high_water", "POST webhook", "Writes what calls", "Leases that ran")
+IN_FLIGHT = (
+    "Writes planned effects",  # and claims those whose lane is free
+    "Leases effects",
+    "high_water",
+    "POST webhook",
+    "Writes what calls",
+    "Leases that ran",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,8 @@ def _nothing_twice_nothing_lost(tally: Tally) -> None:
 def test_a_quiet_run_shows_every_boundary_that_a_strike_is_for(one: Bench, batch: Batch) -> None:
     names = {name for name, _ in boundaries.boundaries(one, batch)}
     for expected in (
+        "postgres > COMMIT after Writes planned effects",
+        "postgres < COMMIT after Writes planned effects",
         "postgres > COMMIT after Leases effects and writes their attempts",
         "postgres < COMMIT after Leases effects and writes their attempts",
         "postgres < COMMIT after Writes what calls came to",

@@ -1,7 +1,6 @@
 """Faults of an engine, put into a control's child process: the judge must catch each."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -9,9 +8,8 @@ from typing import Any
 from marketing_pipeline.delivery import calling, claiming, run, settling, writing_out
 from marketing_pipeline.delivery.calling import LastCheck
 from marketing_pipeline.delivery.claiming import Call, Claim
-from marketing_pipeline.delivery.gate import Grant
 from marketing_pipeline.delivery.lane import Lane
-from marketing_pipeline.delivery.serving import Service
+from marketing_pipeline.delivery.serving import Leave, Service
 from marketing_pipeline.domain.decide import Settle
 from marketing_pipeline.domain.outcome import Accepted
 from marketing_pipeline.providers.transport import AnswerLost, NotWritten, Transport
@@ -21,15 +19,18 @@ from marketing_pipeline_tests.chaos import recipe
 def records_the_attempt_after_the_call() -> None:
     """The claim and its attempts are committed only when the calls have been made."""
 
-    async def start(self: Lane, grant: Grant, asked: float, *, enough: int) -> None:
-        began = time.monotonic()
+    async def start(self: Lane, leave: Leave, *, enough: int) -> None:
         async with self.pool.connection() as conn, conn.transaction():
-            claim = await claiming.claim(conn, self.destination, self.contents, grant.calls)
+            claim = await claiming.claim(conn, self.destination, self.contents, leave.grant.calls)
             for one in claim.calls:
-                await self.service.serve(one, claim, grant, began, asked)
+                await self.service.serve(one, claim, leave)
         self._more = len(claim.calls) >= enough
 
+    async def reserve(self: Lane, effects: int) -> None:  # noqa: ARG001 - all goes through `start`
+        return None
+
     _replace(Lane, "_start", start)
+    _replace(Lane, "reserve", reserve)
 
 
 def believes_that_a_lost_answer_was_never_asked_for() -> None:
@@ -49,10 +50,8 @@ def believes_that_a_lost_answer_was_never_asked_for() -> None:
 def settles_before_the_call() -> None:
     """A checkpoint that is advanced when work is fetched: whoever dies then has lost it."""
 
-    async def serve(
-        self: Service, call: Call, claim: Claim, grant: Grant, began: float, asked: float
-    ) -> None:
-        assert claim.now is not None
+    async def serve(self: Service, call: Call, claim: Claim, leave: Leave) -> None:
+        assert claim.begun is not None
         self.settler.put(
             settling.settlement(
                 call,
@@ -64,9 +63,10 @@ def settles_before_the_call() -> None:
             )
         )
         await self.settler.drained()
-        check = LastCheck(grant_until=asked + 60, claim_until=began + 60)
-        made = await calling.make(self.transport, self.destination.provider, call, claim.now, check)
-        self.gate.note(grant, made.health, made.observed)
+        check = LastCheck(grant_until=leave.asked + 60, claim_until=claim.began + 60)
+        now = claim.begun.now
+        made = await calling.make(self.transport, self.destination.provider, call, now, check)
+        self.gate.note(leave.grant, made.health, made.observed)
 
     _replace(Service, "serve", serve)
 

@@ -80,13 +80,18 @@ async def lock_and_claim(
         sha256 = "c" * 64 if purpose is Purpose.SEND else None
         attempts = [
             NewAttempt(
-                effect_id=one.id, purpose=purpose, request_sha256=sha256, request_body=b"bytes"
+                effect_id=one.id,
+                purpose=purpose,
+                request_sha256=sha256,
+                request_body=b"bytes",
+                setup="s",
+                lease=LEASE,
             )
             for one in found
         ]
         now = datetime.now(UTC) - ago
         if attempts:
-            await ledger.claim(conn, provider, claim_id, attempts, setup="s", lease=LEASE, now=now)
+            await ledger.claim(conn, provider, claim_id, attempts, now)
     return claim_id, found
 
 
@@ -320,7 +325,7 @@ def test_a_suppression_waits_for_a_claim_that_came_first(database: str) -> None:
             assert one.recipient_id is not None
             person, now = one.recipient_id, datetime.now(UTC)
             async with conn.transaction():
-                assert await ledger.suppressed(conn, [person]) == {}
+                assert (await ledger.reach(conn, [person], ())).suppressed == {}
                 leaving = asyncio.create_task(
                     ledger.suppress(writer, person, "all", "unsubscribed", now)
                 )
@@ -328,7 +333,9 @@ def test_a_suppression_waits_for_a_claim_that_came_first(database: str) -> None:
                 assert not leaving.done(), "written while a claim was being made"
             await leaving
             await writer.commit()
-            assert await ledger.suppressed(conn, [person]) == {(person, "all"): "unsubscribed"}
+            assert (await ledger.reach(conn, [person], ())).suppressed == {
+                (person, "all"): "unsubscribed"
+            }
 
     asyncio.run(run())
 
@@ -344,11 +351,11 @@ def test_a_claim_waits_for_a_suppression_that_came_first_and_sees_it(database: s
             person = one.recipient_id
             await ledger.suppress(writer, person, "email", "unsubscribed", datetime.now(UTC))
             async with conn.transaction():
-                asking = asyncio.create_task(ledger.suppressed(conn, [person]))
+                asking = asyncio.create_task(ledger.reach(conn, [person], ()))
                 await asyncio.sleep(0.2)
                 assert not asking.done(), "answered before it could know"
                 await writer.commit()
-                assert await asking == {(person, "email"): "unsubscribed"}
+                assert (await asking).suppressed == {(person, "email"): "unsubscribed"}
 
     asyncio.run(run())
 

@@ -257,13 +257,12 @@ async def work_off(url: str) -> dict[str, str]:
                         purpose=Purpose.SEND,
                         request_sha256="e" * 64,
                         request_body=None,
+                        setup="s",
+                        lease=timedelta(seconds=30),
                     )
                     for one in found
                 ]
-                lease = timedelta(seconds=30)
-                await ledger.claim(
-                    conn, provider, claim_id, attempts, setup="s", lease=lease, now=now
-                )
+                await ledger.claim(conn, provider, claim_id, attempts, now)
             settlements = [
                 Settlement(
                     effect_id=one.id,
@@ -350,8 +349,7 @@ async def plan_as_version_2(url: str, folder: Path) -> list[UUID]:
         promised = await crowds.count(log.conn, sending, asyncio.Event())
         assert promised is not None
         async with log.conn.transaction():
-            await planning.insert_plans(log.conn, [promised], at)
-            await planning.mark_planned(log.conn, [due.event.id], at)
+            await planning.promise(log.conn, [promised], [due.event.id], at)
         while await campaigns.write_unfinished(log.conn, at, asyncio.Event(), rules):
             pass
         await log.conn.execute("update plans set plan_version = 2")

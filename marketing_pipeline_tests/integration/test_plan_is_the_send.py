@@ -97,8 +97,10 @@ async def claim_all(log: Log, folder: Path) -> None:
     # A throttled campaign's mails come due one after the other.
     await log.conn.execute("update effects set due_at = now() - interval '1 hour'")
     destination = assemble(used).destinations["mail"]
-    while (await claiming.claim(log.conn, destination, Contents(), 50)).now is not None:
-        pass
+    taken = True
+    while taken:
+        claim = await claiming.claim(log.conn, destination, Contents(), 50)
+        taken = bool(claim.calls or claim.closed)
 
 
 async def tell(

@@ -566,7 +566,8 @@ def test_of_two_planners_at_once_one_reaches_the_person(
         ):
             rules = await keep(conn, body(for_ever=True))
             now = NOW + timedelta(seconds=1)
-            await planner.plan_due(first, rules, now)  # its transaction stays open
+            await first.execute("select")  # so that its transaction stays open
+            await planner.plan_due(first, rules, now)
             await record(conn, lead("2"))
             planning_too = asyncio.create_task(planner.plan_due(conn, rules, now))
             await asyncio.sleep(0.1)

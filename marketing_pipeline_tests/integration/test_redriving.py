@@ -64,14 +64,14 @@ class Log:
                     purpose=Purpose.SEND,
                     request_sha256="c" * 64,
                     request_body=None,
+                    setup="s",
+                    lease=LEASE,
                 )
                 for one in found
             ]
             now = datetime.now(UTC)
             if attempts:
-                await ledger.claim(
-                    self.conn, provider, claim_id, attempts, setup="s", lease=LEASE, now=now
-                )
+                await ledger.claim(self.conn, provider, claim_id, attempts, now)
         return [(one.id, claim_id, one.calls + 1) for one in found]
 
     async def answer(self, attempt: tuple[UUID, UUID, int], **said: Any) -> None:

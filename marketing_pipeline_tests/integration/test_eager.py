@@ -1,0 +1,327 @@
+"""What is planned and claimed by one transaction, and what that must leave to the lanes."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+
+from marketing_pipeline import settings
+from marketing_pipeline.delivery import claiming, connections, eager, high_water, replay
+from marketing_pipeline.delivery.assembly import assemble, marks
+from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.eager import Effects
+from marketing_pipeline.delivery.lane import Lane
+from marketing_pipeline.domain import event
+from marketing_pipeline.domain.event import EventType, NewEvent
+from marketing_pipeline.event_log import ledger, planning
+from marketing_pipeline_tests.pipeline import (
+    Sandbox,
+    lead,
+    post,
+    record,
+    run,
+    sent,
+    states,
+    statuses,
+)
+
+ENOUGH = 0.6  # seconds in which the engine would have done what it must not do
+pytestmark = pytest.mark.usefixtures("sandbox", "granting")
+
+
+@pytest.fixture
+def granting(used: settings.Settings) -> None:
+    """Gates that know where they stand: a new one grants nothing for the life of a grant."""
+
+    async def ask() -> None:
+        assert used.database_url is not None
+        assert used.redis_url is not None
+        async with (
+            AsyncConnectionPool(used.database_url, open=False) as pool,
+            connections.redis(used.redis_url) as client,
+        ):
+            for one in assemble(used).destinations.values():
+                gate = connections.gate_of(client, pool, one)
+                while not (grant := await gate.ask(1)).calls:  # noqa: ASYNC110 - it says for how long
+                    await asyncio.sleep(grant.wait.total_seconds())
+                await gate.give_back(grant, 1)
+
+    asyncio.run(ask())
+
+
+def again(number: int, name: str) -> NewEvent:
+    """The same person as lead(number), under another name."""
+    return event.new(
+        type=EventType.LEAD_CAPTURE,
+        payload={"email": f"p{number}@example.com", "first_name": name},
+        source="demo",
+        key=f"again-{number}-{name}",
+        now=datetime.now(UTC),
+    )
+
+
+def value(database: str, query: LiteralString, **values: object) -> Any:
+    with psycopg.connect(database) as conn:
+        row = conn.execute(query, values).fetchone()
+    return row and row[0]
+
+
+async def until(conn: AsyncConnection, query: LiteralString) -> None:
+    """Wait until a query answers with true."""
+    async with asyncio.timeout(10):
+        while True:
+            row = await (await conn.execute(query)).fetchone()
+            if row and row[0]:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def nothing_at_once(self: Lane, effects: int) -> None:
+    """A lane that is never free."""
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["free", "known-bad"])
+def test_what_a_free_lane_can_call_for_is_claimed_by_the_transaction_that_plans_it(
+    used: settings.Settings,
+    database: str,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    free: bool,
+) -> None:
+    if not free:
+        monkeypatch.setattr(Lane, "reserve", nothing_at_once)
+    record(database, [lead(1)])
+    run(used)
+    assert states(database) == {"SENT": 2}
+    assert set(sandbox.acts().values()) == {1}
+    claims = value(database, "select count(distinct claim_id) from attempts")
+    assert (claims == 1) is free, "the mail and the contact share a claim, or each has its own"
+    assert value(database, "select count(claim_number) from attempts") == claims
+    one_transaction = (
+        "select bool_and(e.xmin = p.xmin) from effects e join plans p using (event_id)"
+    )
+    assert value(database, one_transaction) is False, "both have been settled since"
+
+
+def test_its_bytes_are_those_that_the_ledger_renders(
+    used: settings.Settings, database: str
+) -> None:
+    """The request was made before the ledger had its variables; jsonb keeps them its own way."""
+    awkward: Mapping[str, Any] = {
+        "text": "ünï ✓",
+        "b": {"zz": 1.0, "a": 1e15, "aaa": -0.5, "deep": [{"y": None, "x": True}, 0.1, 1e-7]},
+        "a": 12345678901,
+    }
+    record(
+        database,
+        [
+            event.new(
+                type=EventType.CONTENT_PUBLISH,
+                payload=awkward,
+                source="demo",
+                key="awkward",
+                now=datetime.now(UTC),
+            ),
+            again(1, "Zoë & <Co>"),
+        ],
+    )
+    run(used)
+    assert states(database) == {"SENT": 3}
+
+    async def verify() -> replay.Verification:
+        async with await AsyncConnection.connect(database, autocommit=True) as conn:
+            return await replay.verify(conn, datetime.now(UTC).date())
+
+    found = asyncio.run(verify())
+    assert (found.rendered, found.differences) == (3, ())
+    assert value(database, "select count(distinct claim_id) from attempts") == 1
+    with psycopg.connect(database) as conn:
+        conn.execute("update attempts set request_sha256 = repeat('0', 64)")
+    assert len(asyncio.run(verify()).differences) == 3, "the known-bad case"
+
+
+def all_at_once(effects: Effects, refused: object, now: datetime) -> Any:  # noqa: ARG001
+    """The known-bad variant of `_plain`: it does not look whose turn it is."""
+    found: dict[str, list[Any]] = {}
+    for of, _, effect in effects:
+        found.setdefault(effect.provider, []).append((of, effect))
+    return found
+
+
+@pytest.mark.parametrize("careful", [True, False], ids=["in turn", "known-bad"])
+def test_of_one_contacts_effects_only_the_oldest_begins(
+    used: settings.Settings, database: str, monkeypatch: pytest.MonkeyPatch, careful: bool
+) -> None:
+    if not careful:
+        monkeypatch.setattr(eager, "_plain", all_at_once)
+    record(database, [again(1, name) for name in ("A", "B", "C")])
+    run(used)
+    assert states(database) == {"SENT": 6}
+    overlapping = """
+        select count(*) from attempts a join effects e on e.id = a.effect_id
+        join effects o on o.ordering_key = e.ordering_key and o.event_seq > e.event_seq
+        join attempts b on b.effect_id = o.id
+        where b.started_at < a.finished_at"""
+    assert (value(database, overlapping) == 0) is careful
+
+
+def test_a_key_that_somebody_else_has_is_waited_for_and_holds_up_nothing_else(
+    used: settings.Settings, database: str, sandbox: Sandbox
+) -> None:
+    record(database, [lead(1), post(1)])
+    person = value(database, "select id from recipients")
+    [crm] = [name for name in assemble(used).destinations if name.startswith("hubspot")]
+
+    async def race() -> None:
+        async with (
+            await AsyncConnection.connect(database) as other,
+            await AsyncConnection.connect(database, autocommit=True) as conn,
+        ):
+            reach = await ledger.reach(other, [person], [f"{crm}:{person}"])
+            assert reach.keys == {f"{crm}:{person}"}
+            running = asyncio.create_task(asyncio.to_thread(run, used, 2.0))
+            await until(conn, "select count(*) = 2 from effects where state = 'SENT'")
+            await asyncio.sleep(ENOUGH)
+            still = "select count(*) = 1 from effects where state = 'PLANNED' and kind = 'contact'"
+            await until(conn, still)
+            await other.commit()
+            await running
+
+    asyncio.run(race())
+    assert states(database) == {"SENT": 3}
+    assert statuses(database) == {"COMPLETED": 2}
+    assert set(sandbox.acts().values()) == {1}
+
+
+BEGIN_THE_NEWER: LiteralString = """
+update effects set state = 'SENDING', claim_id = gen_random_uuid(), calls = 1, attempts = 1,
+       lease_until = now() + interval '1 minute', first_attempt_at = now(), last_attempt_at = now()
+where id = (select id from effects where kind = 'contact' order by event_seq desc limit 1)"""
+
+
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_what_another_process_calls_for_a_contact_is_seen_once_the_key_is_had(
+    used: settings.Settings, database: str, monkeypatch: pytest.MonkeyPatch, overtaken: bool
+) -> None:
+    """It was begun after this claim had looked: the look alone would have let both go."""
+    record(database, [again(1, "A"), again(1, "B")])
+    assembly = assemble(used)
+    crm = next(d for name, d in assembly.destinations.items() if name.startswith("hubspot"))
+    with psycopg.connect(database) as conn:  # all is planned, and nobody calls
+        for name in assembly.destinations:
+            pause = "insert into pauses values (%s, now() + interval '1 hour', 'a test', now())"
+            conn.execute(pause, [name])
+    run(used, linger=0.5)
+    assert states(database) == {"PLANNED": 4}
+    look = ledger.lock_due
+
+    async def race() -> tuple[int, int]:
+        async with (
+            await AsyncConnection.connect(database, autocommit=True) as ours,
+            await AsyncConnection.connect(database, autocommit=True) as theirs,
+        ):
+
+            async def look_too_early(conn: AsyncConnection, provider: str, limit: int) -> Any:
+                found = await look(conn, provider, limit)
+                if overtaken:
+                    await theirs.execute(BEGIN_THE_NEWER)
+                return found
+
+            monkeypatch.setattr(ledger, "lock_due", look_too_early)
+            taken = await claiming.claim(ours, crm, Contents(), 10)
+            return len(taken.calls), taken.left
+
+    assert asyncio.run(race()) == ((0, 1) if overtaken else (1, 0))
+
+
+def adopt(used: settings.Settings, delay: timedelta) -> None:
+    async def adopted() -> None:
+        assert used.database_url is not None
+        assert used.redis_url is not None
+        async with (
+            await AsyncConnection.connect(used.database_url, autocommit=True) as conn,
+            Redis.from_url(used.redis_url) as client,
+        ):
+            await high_water.adopt(conn, marks(used), client, "restored from a backup", delay)
+
+    asyncio.run(adopted())
+
+
+def test_what_was_due_before_an_adoption_is_never_called_for_at_once(
+    used: settings.Settings, database: str
+) -> None:
+    record(database, [post(1)])
+    adopt(used, timedelta(seconds=1))
+    record(database, [post(2)])
+    run(used, linger=3)
+    assert states(database) == {"SENT": 2}
+    early = "select count(*) from attempts, installation where started_at < look_at"
+    assert value(database, early) == 1, "of the one that came after it"
+    both = "select count(distinct claim_id) from attempts"
+    assert value(database, both) == 2
+
+
+def test_what_the_transaction_did_not_keep_is_not_called_and_keeps_no_connection(
+    used: settings.Settings, database: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, failed = planning.insert_effects, threading.Event()
+
+    async def lost(*arguments: Any, **options: Any) -> Any:
+        begun = await honest(*arguments, **options)
+        if begun is not None and not failed.is_set():
+            failed.set()
+            assert sandbox.acts() == {}
+            raise psycopg.OperationalError("the connection is gone before the commit")
+        return begun
+
+    monkeypatch.setattr(planning, "insert_effects", lost)
+    record(database, [lead(1), post(1)])
+    report = run(used)  # ends by itself: no lane believes that a connection is in use
+    assert failed.is_set()
+    assert report.calls == 3
+    assert states(database) == {"SENT": 3}
+    assert set(sandbox.acts()) == sent(database)
+    assert set(sandbox.acts().values()) == {1}
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        "insert into suppressions (recipient_id, reason, created_at) select id, 'left', now()"
+        " from recipients",
+        "update recipients set address = null, erased_at = now()",
+    ],
+    ids=["suppressed", "erased"],
+)
+def test_who_must_not_be_reached_is_left_to_the_lane_which_says_why(
+    used: settings.Settings, database: str, sandbox: Sandbox, obstacle: LiteralString
+) -> None:
+    record(database, [lead(1)])
+    with psycopg.connect(database) as conn:
+        conn.execute(obstacle)
+    run(used)
+    assert states(database) == {"SUPPRESSED": 2}
+    assert statuses(database) == {"COMPLETED": 1}
+    assert value(database, "select count(*) from attempts") == 0
+    assert sandbox.acts() == {}
+
+
+def test_many_at_once_are_called_for_in_turns_and_each_once(
+    used: settings.Settings, database: str, sandbox: Sandbox
+) -> None:
+    record(database, [lead(n) for n in range(30)] + [post(n) for n in range(90)])
+    run(used)
+    assert states(database) == {"SENT": 150}
+    assert set(sandbox.acts().values()) == {1}
+    at_once = """
+        select max(calls) from (select count(*) as calls from attempts
+                                group by provider, claim_id) as claims"""
+    most = max(one.entry.connections for one in assemble(used).destinations.values())
+    assert value(database, at_once) <= most
