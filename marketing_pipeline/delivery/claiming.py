@@ -61,7 +61,8 @@ async def claim(
         if not due:
             return taken
         people = {c.recipient_id for c in due if c.recipient_id}
-        reach = await ledger.reach(conn, people, {c.ordering_key for c in due if c.ordering_key})
+        keys = {c.ordering_key for c in due if c.ordering_key}
+        reach = await ledger.reach(conn, people, keys, wait=True)
         candidates = [one for one in due if _has_its_turn(one, reach)]
         taken.left = len(due) - len(candidates)
         await contents.prepare(conn, candidates)
@@ -84,7 +85,7 @@ async def claim(
 def _has_its_turn(candidate: Candidate, reach: Reach) -> bool:
     """What was called for since the candidate was found is seen once its key is had."""
     key = candidate.ordering_key
-    return key is None or (key in reach.keys and key not in reach.called)
+    return key is None or (key in reach.had and key not in reach.called)
 
 
 async def _bodies(

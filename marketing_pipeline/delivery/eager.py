@@ -96,7 +96,7 @@ class Turn:
         wanted = [one for effects in self._wanted.values() for _, one in effects]
         people = {one.recipient_id for one in wanted if one.recipient_id}
         keys = {one.ordering_key for one in wanted if one.ordering_key}
-        reach = await ledger.reach(conn, people, keys)  # while the gates think
+        reach = await ledger.reach(conn, people, keys, wait=False)  # while the gates think
         await self._asked()
         chosen = [
             (event, one)
@@ -167,8 +167,10 @@ class Turn:
     def _call(self, provider: str, candidate: Candidate, reach: Reach) -> Call | None:
         """None: it is not to be called, or not now; the lane says why, or when."""
         assert self.eager is not None
-        key = candidate.ordering_key
-        if key is not None and (key not in reach.keys or key in reach.waiting):
+        person, key = candidate.recipient_id, candidate.ordering_key
+        if person is not None and str(person) not in reach.had:
+            return None
+        if key is not None and (key not in reach.had or key in reach.waiting):
             return None
         destination = self._lane(provider).destination
         made = claiming.call(destination, self.eager.contents, candidate, reach, {})

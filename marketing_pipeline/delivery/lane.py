@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 from redis import RedisError
 
 from marketing_pipeline import telemetry
@@ -15,10 +14,11 @@ from marketing_pipeline.delivery import claiming
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.gate import LATEST, Gate, Health
+from marketing_pipeline.delivery.gate import LATEST, Health
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.serving import Leave, Service
 from marketing_pipeline.delivery.settling import AGAIN, AWAY
+from marketing_pipeline.delivery.slots import Slots
 from marketing_pipeline.event_log import ledger
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
@@ -35,24 +35,30 @@ COMPANY = 0.05
 class Lane:
     """Keeps a provider's calls going while anything is due."""
 
-    destination: Destination
-    pool: AsyncConnectionPool
-    gate: Gate
+    service: Service
     high_water: HighWater
     contents: Contents
-    service: Service
     stopping: asyncio.Event
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # it knows what is due
     idle_since: float | None = None  # monotonic; None while there is work
+    _slots: Slots = field(init=False)
     _more: bool = False  # the last claim took all it could: more is probably due
     _empty: bool = False  # the last look found nothing due, and nothing was claimed since
     _planned: int = 0  # effects that have come due since the last round
     _swept_at: float = -1.0  # monotonic
     _not_before: float = -1.0  # monotonic; of the next claim
-    _under_way: set[asyncio.Task[None]] = field(default_factory=set)  # calls
-    _beside: set[asyncio.Task[float]] = field(default_factory=set)  # what nobody waits for
-    _reserved: int = 0  # connections that these are for
+
+    def __post_init__(self) -> None:
+        self._slots = Slots(most=self.destination.entry.connections, ended=self.wake)
+
+    @property
+    def destination(self) -> Destination:
+        return self.service.destination
+
+    @property
+    def name(self) -> str:
+        return self.destination.provider.name
 
     def planned(self, effects: int) -> None:
         """So many of its effects are due that were not before: nothing has to be looked for."""
@@ -64,45 +70,39 @@ class Lane:
 
         What is due already comes first. Connections are kept until `begin` or `forgo`.
         """
-        wanted = min(effects, self.destination.entry.connections - self._taken)
+        wanted = min(effects, self._slots.free)
         if wanted <= 0 or self._planned or not self._empty or self.stopping.is_set():
             return None
-        granted, self._reserved = 0, self._reserved + wanted
         try:
             leave = await self._ask(wanted)
-            granted = leave.grant.calls
         except (RedisError, *AWAY):  # the lane finds out for itself, and says so
             self._empty = False
             self.wake.set()
             return None
-        finally:
-            self._reserved -= wanted - granted
-        return leave if granted else None
+        return leave if leave.grant.calls else None
 
     def begin(self, leave: Leave, claim: Claim) -> None:
         """Make the calls of a claim that is on record, and counted by the high-water mark."""
-        self._reserved -= leave.grant.calls
         self.idle_since = None
         self._call(claim, leave)
-        if unused := leave.grant.calls - len(claim.calls):
-            giving = self._guarded(self.gate.give_back(leave.grant, unused))
-            self._beside.add(asyncio.create_task(giving))
+        if len(claim.calls) < leave.grant.calls:
+            self._slots.beside(self._guarded(self._give_back(leave, claim)))
 
     def forgo(self, leave: Leave) -> None:
-        """Nothing came of it."""
-        self._reserved -= leave.grant.calls
-        self.gate.note(leave.grant, Health.UNUSED)
+        """Nothing came of it: a probe that nobody makes must not hold back the next one."""
+        self._slots.kept -= leave.grant.calls
+        self.service.gate.note(leave.grant, Health.UNUSED)
 
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""
         while not self.stopping.is_set():
             await rest(self.wake, await self._guarded(self._round()))
-        while self._beside or self._taken:
+        while self._slots.busy:
             await rest(self.wake, SHORT)
             self.wake.clear()
-            self._reap()
+            self._slots.reap()
         try:
-            await self.gate.tell()
+            await self.service.gate.tell()
         except RedisError as error:  # what this run saw is lost to the others, and no more
             telemetry.emit("gate_lost", reason=str(error))
 
@@ -127,25 +127,28 @@ class Lane:
         self.wake.clear()
         planned, self._planned = self._planned, 0
         if self._more:  # half of them, so that this claim is made while the other half calls
-            free = wanted = min(free, self._half)
+            free = wanted = min(free, self._slots.half)
         elif planned and self._empty:  # nothing else was due: this need not be looked for
-            wanted = min(free, planned)
+            wanted = planned
         else:
             wanted, pause = await self._look(free)
             await self._sweep_in_time()
             if wanted == 0:
                 await self._tell_in_time()
-                return pause if self.gate.untold_for is None else min(pause, LATEST.total_seconds())
+                untold = self.service.gate.untold_for
+                return pause if untold is None else min(pause, LATEST.total_seconds())
         self.idle_since, self._empty = None, False
-        now = time.monotonic()
+        now, wanted = time.monotonic(), min(wanted, self._slots.free)
+        if wanted <= 0:  # `reserve` was quicker
+            return 0
         leave = await self._ask(wanted)
         if 1 < wanted == leave.grant.calls:  # of what a limit holds back there is company enough
             self._not_before = now + COMPANY
         if leave.grant.calls == 0:
             self._more = False
             return min(max(leave.grant.wait.total_seconds(), SHORT), LOOK)
-        if self._more:
-            self._start_beside(leave, enough=free)
+        if self._more:  # of a backlog, one part is claimed as another calls
+            self._slots.beside(self._guarded(self._start(leave, enough=free)))
         else:
             await self._start(leave, enough=free)
         await self._sweep_in_time()
@@ -154,33 +157,24 @@ class Lane:
     async def _free(self) -> int:
         """How many calls may be added: half of them at once, so that they are claimed while the
         other half is under way; fewer wait a moment for company."""
-        most = self.destination.entry.connections
-        ends = time.monotonic() + GATHER
-        self._reap()
-        while self._taken > most - self._half:
-            full = self._taken >= most
+        slots, ends = self._slots, time.monotonic() + GATHER
+        slots.reap()
+        while slots.free < slots.half:
+            full = slots.free <= 0
             if not full and time.monotonic() >= ends:
                 break
             await self._tell_in_time()
             self.wake.clear()
             await rest(self.wake, LATEST.total_seconds() if full else GATHER)
-            self._reap()
+            slots.reap()
             if self.stopping.is_set():
                 return 0
-        return most - self._taken
-
-    @property
-    def _taken(self) -> int:
-        return len(self._under_way) + self._reserved
-
-    @property
-    def _half(self) -> int:
-        return (self.destination.entry.connections + 1) // 2
+        return slots.free
 
     async def _look(self, most: int) -> tuple[int, float]:
         """How many effects are due, and where none is, how long to rest."""
-        async with self.pool.connection() as conn:
-            due = await ledger.due(conn, self.destination.provider.name, most)
+        async with self.service.pool.connection() as conn:
+            due = await ledger.due(conn, self.name, most)
             self._empty = due == 0
             self.looked.set()
             return due, 0 if due else await self._idle(conn)
@@ -191,90 +185,73 @@ class Lane:
             return
         self._swept_at = time.monotonic()
         contract = self.destination.provider.contract
-        async with self.pool.connection() as conn:
-            if await ledger.sweep(conn, self.destination.provider.name, contract.settle_delay):
+        async with self.service.pool.connection() as conn:
+            if await ledger.sweep(conn, self.name, contract.settle_delay):
                 self.wake.set()
 
     async def _tell_in_time(self) -> None:
         """Where nothing is asked for, what calls came to is told apart, many at once."""
-        waited = self.gate.untold_for
-        if waited is not None and waited >= LATEST:
-            await self.gate.tell()
+        gate = self.service.gate
+        if gate.untold_for is not None and gate.untold_for >= LATEST:
+            await gate.tell()
 
     async def _idle(self, conn: psycopg.AsyncConnection) -> float:
-        if self._taken:
+        if self._slots.taken:
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = time.monotonic()
-        at = await ledger.next_due(conn, self.destination.provider.name)
+        at = await ledger.next_due(conn, self.name)
         if at is None:
             return LOOK
         ahead = (at - datetime.now(UTC)).total_seconds()
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
-    async def _ask(self, calls: int) -> Leave:
-        asked = claiming.clock()
-        return Leave(grant=await self.gate.ask(calls), asked=asked)
-
-    def _start_beside(self, leave: Leave, *, enough: int) -> None:
-        """The same while the lane goes on: of a backlog, one part is claimed as another calls."""
-
-        async def start() -> float:
-            try:
-                return await self._guarded(self._start(leave, enough=enough))
-            finally:
-                self._reserved -= leave.grant.calls
-                self.wake.set()
-
-        self._reserved += leave.grant.calls
-        self._beside.add(asyncio.create_task(start()))
-
-    def _reap(self) -> None:
-        """What a claim beside ended with, such as that the log went back in time, ends the lane."""
-        for task in [one for one in self._beside if one.done()]:
-            self._beside.discard(task)
-            task.result()
+    async def _ask(self, wanted: int) -> Leave:
+        """Leave for so many calls at most; connections are kept for those that are granted."""
+        self._slots.kept += wanted
+        granted, asked = 0, claiming.clock()
+        try:
+            grant = await self.service.gate.ask(wanted)
+            granted = grant.calls
+            return Leave(grant=grant, asked=asked)
+        finally:
+            self._slots.kept -= wanted - granted
 
     async def _start(self, leave: Leave, *, enough: int) -> None:
         """Claim as much as was granted and start the calls.
 
         enough: so many taken, and more is probably due.
         """
-        seen, granted = self.high_water.seen, leave.grant.calls
-        claim = await self._claim(leave)
-        if claim.begun is not None:
-            await self.high_water.reach(
-                claim.begun.number, remembered=claim.begun.remembered, after=seen
-            )
+        try:
+            claim = await self._claim(leave.grant.calls)
+        except BaseException:
+            self.forgo(leave)
+            raise
         self._call(claim, leave)
         self.service.settler.ended(one.event_id for one in claim.closed)
         ended = len(claim.calls) + len(claim.closed)
         if claim.left and not ended:
             self._not_before = time.monotonic() + BLOCKED
         self._more = ended >= enough
-        if len(claim.calls) < granted:  # last: where Valkey is away now, the claim is served
-            await self.gate.give_back(leave.grant, granted - len(claim.calls))
+        await self._give_back(leave, claim)  # last: where Valkey is away now, the claim is served
 
-    async def _claim(self, leave: Leave) -> Claim:
-        try:
-            async with self.pool.connection() as conn:
-                return await claiming.claim(
-                    conn, self.destination, self.contents, leave.grant.calls
-                )
-        except AWAY:  # a probe that nobody makes must not hold back the next one
-            self.gate.note(leave.grant, Health.UNUSED)
-            raise
+    async def _claim(self, calls: int) -> Claim:
+        seen = self.high_water.seen
+        async with self.service.pool.connection() as conn:
+            claim = await claiming.claim(conn, self.destination, self.contents, calls)
+        if claim.begun is not None:
+            begun = claim.begun
+            await self.high_water.reach(begun.number, remembered=begun.remembered, after=seen)
+        return claim
 
     def _call(self, claim: Claim, leave: Leave) -> None:
+        self._slots.kept -= leave.grant.calls
         for one in claim.calls:
-            task = asyncio.create_task(self.service.serve(one, claim, leave))
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
+            self._slots.call(self.service.serve(one, claim, leave))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self.wake.set()
-        task.result()  # an error here is a bug: it must be seen, not kept in a task
+    async def _give_back(self, leave: Leave, claim: Claim) -> None:
+        if unused := leave.grant.calls - len(claim.calls):
+            await self.service.gate.give_back(leave.grant, unused)
 
 
 async def rest(wake: asyncio.Event, seconds: float) -> None:

@@ -6,7 +6,8 @@ import threading
 from datetime import timedelta
 
 from marketing_pipeline.delivery.assembly import Assembly
-from marketing_pipeline.delivery.engine import Engine, Report, engine
+from marketing_pipeline.delivery.engine import Engine, Report
+from marketing_pipeline.delivery.opening import engine
 
 __all__ = ["Report", "deliver"]
 

@@ -76,7 +76,7 @@ class Reach:
 
     suppressed: Mapping[tuple[UUID, str], str] = field(default_factory=dict)  # why, by scope
     addresses: Mapping[UUID, str | None] = field(default_factory=dict)
-    keys: frozenset[str] = frozenset()  # ordering keys of which nobody else begins anything
+    had: frozenset[str] = frozenset()  # people and keys whose locks are held
     waiting: frozenset[str] = frozenset()  # those of which something is open
     called: frozenset[str] = frozenset()  # those of which something is SENDING
 
@@ -153,17 +153,20 @@ async def lock_due(conn: AsyncConnection, provider: str, limit: int) -> list[Can
         return await cursor.fetchall()
 
 
-async def reach(conn: AsyncConnection, people: Collection[UUID], keys: Collection[str]) -> Reach:
+async def reach(
+    conn: AsyncConnection, people: Collection[UUID], keys: Collection[str], *, wait: bool
+) -> Reach:
     """Take the locks of these people and ordering keys, then look what stands in the way.
 
     A person's lock is that of `suppress`: a suppression that has committed is seen, and one that
-    has not waits until the caller's claim has. A key's is had by one claim at a time: where it is
-    had and nothing of the key is SENDING, nothing will be before the caller's transaction ends.
+    has not is waited for, or its person's lock is not had. A key's is had by one claim at a time:
+    where it is had and nothing of the key is SENDING, nothing will be before the caller's
+    transaction ends.
     """
-    if not people:
+    if not people and not keys:
         return Reach()
-    values = {"people": list(people), "keys": sorted(keys)}
-    had = await (await conn.execute(_SQL["lock people"], values)).fetchall()
+    values = {"people": list(people), "keys": sorted(keys), "wait": wait}
+    locks = await (await conn.execute(_SQL["lock people"], values)).fetchall()
     suppressed, addresses, waiting, called = {}, {}, set(), set()
     for what, of, scope, text in await (await conn.execute(_SQL["people"], values)).fetchall():
         match what:
@@ -178,7 +181,7 @@ async def reach(conn: AsyncConnection, people: Collection[UUID], keys: Collectio
     return Reach(
         suppressed=suppressed,
         addresses=addresses,
-        keys=frozenset(key for key, got in had if got == "true"),
+        had=frozenset(what for what, had in locks if had),
         waiting=frozenset(waiting),
         called=frozenset(called),
     )

@@ -76,13 +76,14 @@ cross join lateral (
 limit %(limit)s
 
 -- lock people --
--- Whoever writes a suppression waits for this claim, or this claim sees it. Of an ordering key only one claim at
--- a time may begin something: which of these keys are this one's. Nobody waits for a key, for its holder may be
--- frozen.
-select null as key, pg_advisory_xact_lock_shared(hashtextextended(id::text, 0))::text as had
-from (select id from unnest(%(people)s::uuid[]) as id order by id) as sorted
+-- Whoever writes a suppression waits for this claim, or this claim sees it; one that cannot `wait` leaves out
+-- whom somebody is writing about. Of an ordering key only one claim at a time may begin something, and nobody
+-- waits for one: its holder may be frozen. What of these is had.
+select id::text as what, case when %(wait)s then pg_advisory_xact_lock_shared(hash) is not null
+                              else pg_try_advisory_xact_lock_shared(hash) end as had
+from (select id, hashtextextended(id::text, 0) as hash from unnest(%(people)s::uuid[]) as id order by id) as sorted
 union all
-select key, pg_try_advisory_xact_lock(hashtextextended(key, 0))::text from unnest(%(keys)s::text[]) as key
+select key, pg_try_advisory_xact_lock(hashtextextended(key, 0)) from unnest(%(keys)s::text[]) as key
 
 -- people --
 -- What stands in the way of reaching these people, read after the locks are held.
@@ -243,7 +244,7 @@ on conflict (recipient_id, scope) do nothing
 select id from recipients where address = lower(btrim(%(address)s))
 
 -- lock one recipient --
--- The writer's side of `lock recipients`.
+-- The writer's side of `lock people`.
 select pg_advisory_xact_lock(hashtextextended(%(id)s::uuid::text, 0))
 
 -- recent calls --

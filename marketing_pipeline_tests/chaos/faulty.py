@@ -20,10 +20,11 @@ def records_the_attempt_after_the_call() -> None:
     """The claim and its attempts are committed only when the calls have been made."""
 
     async def start(self: Lane, leave: Leave, *, enough: int) -> None:
-        async with self.pool.connection() as conn, conn.transaction():
+        async with self.service.pool.connection() as conn, conn.transaction():
             claim = await claiming.claim(conn, self.destination, self.contents, leave.grant.calls)
             for one in claim.calls:
                 await self.service.serve(one, claim, leave)
+        self._slots.kept -= leave.grant.calls
         self._more = len(claim.calls) >= enough
 
     async def reserve(self: Lane, effects: int) -> None:  # noqa: ARG001 - all goes through `start`

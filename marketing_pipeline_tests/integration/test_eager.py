@@ -184,8 +184,8 @@ def test_a_key_that_somebody_else_has_is_waited_for_and_holds_up_nothing_else(
             await AsyncConnection.connect(database) as other,
             await AsyncConnection.connect(database, autocommit=True) as conn,
         ):
-            reach = await ledger.reach(other, [person], [f"{crm}:{person}"])
-            assert reach.keys == {f"{crm}:{person}"}
+            reach = await ledger.reach(other, [], [f"{crm}:{person}"], wait=False)
+            assert reach.had == {f"{crm}:{person}"}
             running = asyncio.create_task(asyncio.to_thread(run, used, 2.0))
             await until(conn, "select count(*) = 2 from effects where state = 'SENT'")
             await asyncio.sleep(ENOUGH)

@@ -268,7 +268,7 @@ def test_a_suppression_waits_for_the_claim_that_is_being_made(
             await AsyncConnection.connect(database) as claiming,
             await AsyncConnection.connect(database) as telling,
         ):
-            assert (await ledger.reach(claiming, [ada], ())).suppressed == {}
+            assert (await ledger.reach(claiming, [ada], (), wait=True)).suppressed == {}
             one = told(provider, effect_id=mail.id)
             task = asyncio.create_task(feedback.record(telling, one, webhooks.now()))
             await asyncio.sleep(0.5)

@@ -325,7 +325,7 @@ def test_a_suppression_waits_for_a_claim_that_came_first(database: str) -> None:
             assert one.recipient_id is not None
             person, now = one.recipient_id, datetime.now(UTC)
             async with conn.transaction():
-                assert (await ledger.reach(conn, [person], ())).suppressed == {}
+                assert (await ledger.reach(conn, [person], (), wait=True)).suppressed == {}
                 leaving = asyncio.create_task(
                     ledger.suppress(writer, person, "all", "unsubscribed", now)
                 )
@@ -333,7 +333,7 @@ def test_a_suppression_waits_for_a_claim_that_came_first(database: str) -> None:
                 assert not leaving.done(), "written while a claim was being made"
             await leaving
             await writer.commit()
-            assert (await ledger.reach(conn, [person], ())).suppressed == {
+            assert (await ledger.reach(conn, [person], (), wait=True)).suppressed == {
                 (person, "all"): "unsubscribed"
             }
 
@@ -351,7 +351,7 @@ def test_a_claim_waits_for_a_suppression_that_came_first_and_sees_it(database: s
             person = one.recipient_id
             await ledger.suppress(writer, person, "email", "unsubscribed", datetime.now(UTC))
             async with conn.transaction():
-                asking = asyncio.create_task(ledger.reach(conn, [person], ()))
+                asking = asyncio.create_task(ledger.reach(conn, [person], (), wait=True))
                 await asyncio.sleep(0.2)
                 assert not asking.done(), "answered before it could know"
                 await writer.commit()
