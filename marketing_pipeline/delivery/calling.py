@@ -59,6 +59,7 @@ async def make(
 ) -> Made:
     """Call, or look up, once; `now` is the instant of calling."""
     left = timedelta(seconds=check.claim_until - clock())
+    check.claim_expired = left <= timedelta(0)  # then there is no time to connect
     if call.purpose is Purpose.LOOK_UP:
         inquiry = await http.look_up(
             transport,

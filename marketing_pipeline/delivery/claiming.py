@@ -43,49 +43,60 @@ class Claim:
     """What one claim took, and what it ended without a call."""
 
     id: UUID = field(default_factory=uuid4)
-    began: float = field(default_factory=clock)  # before any of it was on record
+    began: float = field(default_factory=clock)  # just before any of it was on record
     calls: list[Call] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
     begun: Begun | None = None  # where there are calls
-    left: int = 0  # of a key that somebody else is about to call for
 
 
 async def claim(
     conn: AsyncConnection, destination: Destination, contents: Contents, limit: int
 ) -> Claim:
     """Claim up to `limit` effects in one transaction of its own."""
-    name = destination.provider.name
     taken = Claim()
     async with conn.transaction():
-        due = await ledger.lock_due(conn, name, limit)
-        if not due:
+        found = await _whose_turn_it_is(conn, destination.provider.name, limit)
+        if not found:
             return taken
-        people = {c.recipient_id for c in due if c.recipient_id}
-        keys = {c.ordering_key for c in due if c.ordering_key}
-        reach = await ledger.reach(conn, people, keys, wait=True)
-        candidates = [one for one in due if _has_its_turn(one, reach)]
-        taken.left = len(due) - len(candidates)
+        candidates = [candidate for candidate, _ in found]
         await contents.prepare(conn, candidates)
         bodies = await _bodies(conn, destination, candidates)
-        for candidate in candidates:
+        for candidate, reach in found:
             made = call(destination, contents, candidate, reach, bodies)
             if isinstance(made, Closed):
                 taken.closed.append(made)
             else:
                 taken.calls.append(made)
-        now = due[0].now
+        now = candidates[0].now
         if taken.calls:
             attempts = [attempt(one, destination) for one in taken.calls]
+            name = destination.provider.name
             taken.begun = await ledger.claim(conn, name, taken.id, attempts, now)
         if taken.closed:
             await ledger.close_unsent(conn, taken.closed, now)
     return taken
 
 
-def _has_its_turn(candidate: Candidate, reach: Reach) -> bool:
-    """What was called for since the candidate was found is seen once its key is had."""
-    key = candidate.ordering_key
-    return key is None or (key in reach.had and key not in reach.called)
+async def _whose_turn_it_is(
+    conn: AsyncConnection, provider: str, limit: int
+) -> list[tuple[Candidate, Reach]]:
+    """Due effects, locked, with what is in their way; looked for once more where some were left.
+
+    What was called for since a candidate was found is seen once its key is had.
+    """
+    found: list[tuple[Candidate, Reach]] = []
+    passed: list[UUID] = []
+    while len(found) < limit:
+        due = await ledger.lock_due(conn, provider, limit - len(found), passed)
+        people = {c.recipient_id for c in due if c.recipient_id}
+        keys = {c.ordering_key for c in due if c.ordering_key}
+        reach = await ledger.reach(conn, people, keys, wait=True)
+        having = [(one, reach) for one in due if reach.lets(one.ordering_key)]
+        found += having
+        passed += [one.id for one in due]
+        if len(having) == len(due):
+            break
+    return found
 
 
 async def _bodies(

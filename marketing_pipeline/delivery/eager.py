@@ -6,12 +6,12 @@ free and has nothing older to do. All else is left PLANNED, for the lane to find
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from psycopg import AsyncConnection
 
@@ -49,17 +49,14 @@ class Turn:
 
     eager: Eager | None  # None: nobody calls here, all is left PLANNED
     config_digest: str
-    _claim: Claim = field(default_factory=Claim)
+    id: UUID = field(default_factory=uuid4)
+    _began: float = 0.0  # by `claiming.clock`
     _now: datetime | None = None
-    _wanted: Mapping[str, list[_One]] = field(default_factory=dict)
+    _wanted: dict[str, list[_One]] = field(default_factory=dict)
     _asking: list[asyncio.Task[None]] = field(default_factory=list)
     _leaves: dict[str, Leave] = field(default_factory=dict)
     _calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     _seen: int = 0
-
-    @property
-    def id(self) -> UUID:
-        return self._claim.id
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,7 +67,7 @@ class Turn:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._asked()
+        await asyncio.gather(*self._asking, return_exceptions=True)  # `claim` has raised them
         while self._leaves:
             provider, leave = self._leaves.popitem()
             self._lane(provider).forgo(leave)
@@ -83,8 +80,10 @@ class Turn:
         if self.eager is None:
             return
         self._now, self._seen = now, self.eager.high_water.seen
-        plain = _plain(effects, refused, now)
-        self._wanted = {one: plain[one] for one in plain if one in self.eager.lanes}
+        for provider, some in _plain(effects, refused, now).items():
+            lane = self.eager.lanes.get(provider)
+            if lane is not None and lane.room:  # no more is locked than is called for
+                self._wanted[provider] = some[: lane.room]
         asking = (self._leave(one, len(some)) for one, some in self._wanted.items())
         self._asking = [asyncio.create_task(one) for one in asking]
         await asyncio.sleep(0)  # they are on their way before the caller goes on
@@ -97,7 +96,8 @@ class Turn:
         people = {one.recipient_id for one in wanted if one.recipient_id}
         keys = {one.ordering_key for one in wanted if one.ordering_key}
         reach = await ledger.reach(conn, people, keys, wait=False)  # while the gates think
-        await self._asked()
+        for one in self._asking:
+            await one
         chosen = [
             (event, one)
             for provider, leave in self._leaves.items()
@@ -112,6 +112,7 @@ class Turn:
             if call is not None:
                 self._calls[effect.provider].append(call)
                 attempts.append(claiming.attempt(call, self._lane(effect.provider).destination))
+        self._began = claiming.clock()
         return attempts
 
     async def begin(self, begun: Begun | None) -> Set[UUID]:
@@ -130,7 +131,7 @@ class Turn:
         while self._leaves:
             provider, leave = self._leaves.popitem()
             calls = [one for one in self._calls[provider] if one.effect.id in begun_for]
-            claim = Claim(id=self.id, began=self._claim.began, calls=calls, begun=begun)
+            claim = Claim(id=self.id, began=self._began, calls=calls, begun=begun)
             self._lane(provider).begin(leave, claim)
         return begun_for
 
@@ -142,10 +143,6 @@ class Turn:
         leave = await self._lane(provider).reserve(effects)
         if leave is not None:
             self._leaves[provider] = leave
-
-    async def _asked(self) -> None:
-        for one in self._asking:
-            await one
 
     def _candidate(self, event: Event, effect: PlannedEffect, reach: Reach) -> Candidate:
         assert self._now is not None
@@ -178,23 +175,26 @@ class Turn:
 
 
 def _plain(effects: Effects, refused: Container[UUID], now: datetime) -> Mapping[str, list[_One]]:
-    """By provider, what may begin now: of those that share an ordering key the oldest alone.
+    """By provider, what may begin now, most urgent first: of one ordering key the oldest alone.
 
     A campaign's effects are left out: whether it is held is seen under a lock that is not had here.
     """
     found: dict[str, list[_One]] = defaultdict(list)
     taken: set[str] = set()
-    for event, effect in _oldest_first(effects):
+    for event, _, effect in sorted(effects, key=_age):
+        if is_campaign(event):
+            continue
         key = effect.ordering_key
         waits = key is not None and key in taken
         if key is not None:
             taken.add(key)
         if not waits and effect.due_at <= now and effect.id not in refused:
             found[effect.provider].append((event, effect))
+    for some in found.values():
+        some.sort(key=lambda one: (one[1].priority, one[1].due_at))
     return found
 
 
-def _oldest_first(effects: Effects) -> Iterator[_One]:
-    for event, _, effect in sorted(effects, key=lambda one: (one[0].seq, one[2].id)):
-        if not is_campaign(event):
-            yield event, effect
+def _age(one: tuple[Event, int, PlannedEffect]) -> tuple[int, UUID]:
+    event, _, effect = one
+    return event.seq, effect.id

@@ -23,7 +23,7 @@ from marketing_pipeline.event_log import ledger
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
-BLOCKED = 0.1  # seconds until what waits for an older effect of its contact is looked at again
+BLOCKED = 0.1  # seconds until what waits for somebody else is looked at again
 SWEEP = 0.5  # seconds between sweeps of expired leases
 GATHER = 0.003  # seconds that a few free connections wait for more: one claim for many
 # Seconds between two rounds of which the first found several that had come together: what comes in
@@ -44,7 +44,7 @@ class Lane:
     idle_since: float | None = None  # monotonic; None while there is work
     _slots: Slots = field(init=False)
     _more: bool = False  # the last claim took all it could: more is probably due
-    _empty: bool = False  # the last look found nothing due, and nothing was claimed since
+    _empty: bool = False  # the last look found nothing due, nor has it come across anything since
     _planned: int = 0  # effects that have come due since the last round
     _swept_at: float = -1.0  # monotonic
     _not_before: float = -1.0  # monotonic; of the next claim
@@ -65,13 +65,22 @@ class Lane:
         self._planned += effects
         self.wake.set()
 
-    async def reserve(self, effects: int) -> Leave | None:
-        """Leave to call for effects that are about to be planned; None: they wait for their turn.
+    @property
+    def room(self) -> int:
+        """For how many effects that are about to be planned leave could be asked now.
 
-        What is due already comes first. Connections are kept until `begin` or `forgo`.
+        What is due already comes first.
         """
-        wanted = min(effects, self._slots.free)
-        if wanted <= 0 or self._planned or not self._empty or self.stopping.is_set():
+        waits = self._planned or not self._empty or self.stopping.is_set()
+        return 0 if waits else max(self._slots.free, 0)
+
+    async def reserve(self, effects: int) -> Leave | None:
+        """Leave to call for so many, or for fewer; None: they wait for their turn.
+
+        Connections are kept until `begin` or `forgo`.
+        """
+        wanted = min(effects, self.room)
+        if not wanted:
             return None
         try:
             leave = await self._ask(wanted)
@@ -147,12 +156,13 @@ class Lane:
         if leave.grant.calls == 0:
             self._more = False
             return min(max(leave.grant.wait.total_seconds(), SHORT), LOOK)
+        pause = 0.0
         if self._more:  # of a backlog, one part is claimed as another calls
             self._slots.beside(self._guarded(self._start(leave, enough=free)))
         else:
-            await self._start(leave, enough=free)
+            pause = await self._start(leave, enough=free)
         await self._sweep_in_time()
-        return 0
+        return pause
 
     async def _free(self) -> int:
         """How many calls may be added: half of them at once, so that they are claimed while the
@@ -174,8 +184,8 @@ class Lane:
     async def _look(self, most: int) -> tuple[int, float]:
         """How many effects are due, and where none is, how long to rest."""
         async with self.service.pool.connection() as conn:
-            due = await ledger.due(conn, self.name, most)
-            self._empty = due == 0
+            due, paused = await ledger.due(conn, self.name, most)
+            self._empty = due == 0 and not paused
             self.looked.set()
             return due, 0 if due else await self._idle(conn)
 
@@ -217,8 +227,8 @@ class Lane:
         finally:
             self._slots.kept -= wanted - granted
 
-    async def _start(self, leave: Leave, *, enough: int) -> None:
-        """Claim as much as was granted and start the calls.
+    async def _start(self, leave: Leave, *, enough: int) -> float:
+        """Claim as much as was granted and start the calls; how long to rest where nothing was.
 
         enough: so many taken, and more is probably due.
         """
@@ -230,10 +240,9 @@ class Lane:
         self._call(claim, leave)
         self.service.settler.ended(one.event_id for one in claim.closed)
         ended = len(claim.calls) + len(claim.closed)
-        if claim.left and not ended:
-            self._not_before = time.monotonic() + BLOCKED
         self._more = ended >= enough
         await self._give_back(leave, claim)  # last: where Valkey is away now, the claim is served
+        return 0 if ended else BLOCKED  # somebody else has locked what is due, and may be frozen
 
     async def _claim(self, calls: int) -> Claim:
         seen = self.high_water.seen

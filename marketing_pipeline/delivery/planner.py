@@ -132,11 +132,13 @@ async def _plan_batch(
 
 
 def _both(one: Planned, other: Planned) -> Planned:
+    due = Counter(one.due)
+    due.update(other.due)  # unlike `+`, this keeps what is due later
     return Planned(
         events=one.events + other.events,
         failed=one.failed + other.failed,
         days=one.days | other.days,
-        due=Counter(one.due) + Counter(other.due),
+        due=due,
     )
 
 

@@ -11,7 +11,7 @@ class Slots:
     """Calls never outnumber connections: whoever asks for leave keeps as many until they begin."""
 
     most: int
-    ended: asyncio.Event  # set whenever something of this has ended
+    ended: asyncio.Event  # set whenever a call has ended, or what went beside
     kept: int = 0
     _calls: set[asyncio.Task[None]] = field(default_factory=set)
     _beside: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -80,6 +80,10 @@ class Reach:
     waiting: frozenset[str] = frozenset()  # those of which something is open
     called: frozenset[str] = frozenset()  # those of which something is SENDING
 
+    def lets(self, key: str | None) -> bool:
+        """May something of this ordering key begin that is in the ledger already?"""
+        return key is None or (key in self.had and key not in self.called)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
@@ -120,12 +124,12 @@ class Settled:
     calls: int  # everything ever started for it
 
 
-async def due(conn: AsyncConnection, provider: str, limit: int) -> int:
-    """How many effects could be claimed now, up to `limit`."""
+async def due(conn: AsyncConnection, provider: str, limit: int) -> tuple[int, bool]:
+    """How many effects could be claimed now, up to `limit`; and is the provider paused?"""
     values = {"provider": provider, "limit": limit}
     row = await (await conn.execute(_SQL["due"], values)).fetchone()
     assert row is not None
-    return int(row[0])
+    return int(row[0]), bool(row[1])
 
 
 async def next_due(conn: AsyncConnection, provider: str) -> datetime | None:
@@ -142,14 +146,17 @@ async def sweep(conn: AsyncConnection, provider: str, settle_delay: timedelta) -
     return (await conn.execute(_SQL["sweep"], values)).rowcount
 
 
-async def lock_due(conn: AsyncConnection, provider: str, limit: int) -> list[Candidate]:
-    """Lock what may be claimed until the caller's transaction ends.
+async def lock_due(
+    conn: AsyncConnection, provider: str, limit: int, passed: Collection[UUID] = ()
+) -> list[Candidate]:
+    """Lock what may be claimed until the caller's transaction ends, except what is `passed` over.
 
     No campaign is paused or cancelled meanwhile: that waits until this transaction has ended.
     """
     await conn.execute(_SQL["share holds"])
     async with conn.cursor(row_factory=class_row(Candidate)) as cursor:
-        await cursor.execute(_SQL["lock due"], {"provider": provider, "limit": limit})
+        values = {"provider": provider, "limit": limit, "passed": list(passed)}
+        await cursor.execute(_SQL["lock due"], values)
         return await cursor.fetchall()
 
 

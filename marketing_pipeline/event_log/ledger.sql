@@ -1,15 +1,18 @@
 -- due --
--- How many effects of a provider could be claimed now, counted no further than is asked for.
-select count(*) from (
-    select from effects e
-    where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
-      and not exists (select from pauses p where p.provider = %(provider)s and p.until > clock_timestamp())
-      and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
-      and (e.ordering_key is null or not exists (
-          select from effects o
-          where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
-            and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))
-    limit %(limit)s) as found
+-- How many effects of a provider could be claimed now, counted no further than is asked for; of a paused one
+-- none can.
+select case when p.paused then 0 else (
+    select count(*) from (
+        select from effects e
+        where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
+          and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
+          and (e.ordering_key is null or not exists (
+              select from effects o
+              where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
+                and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))
+        limit %(limit)s) as found) end, p.paused
+from (select exists (
+    select from pauses where provider = %(provider)s and until > clock_timestamp()) as paused) as p
 
 -- next due --
 -- When the next effect of a provider comes due, or its next lease runs out; not before a pause ends.
@@ -64,7 +67,7 @@ cross join lateral (
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
     left join recipients on recipients.id = x.recipient_id
     where x.provider = %(provider)s and x.priority = p.priority
-      and x.state in ('PLANNED', 'DOUBT') and x.due_at <= clock_timestamp()
+      and x.state in ('PLANNED', 'DOUBT') and x.due_at <= clock_timestamp() and x.id <> all(%(passed)s)
       and (x.state = 'DOUBT' or not exists (select from holds h where h.event_id = x.event_id))
       and (x.ordering_key is null or not exists (
           select from effects o

@@ -93,7 +93,7 @@ with claimed as (
                          claim_id, lease_until, first_attempt_at, last_attempt_at)
     select id, event_id, epoch, day, event_seq, route, step, provider, kind, recipient_id,
            ordering_key, template, variables, state, priority,
-           case state when 'DOUBT' then look_at else due_at end, %(now)s, %(now)s,
+           case when doubtful then look_at else due_at end, %(now)s, %(now)s,
            expires_at, once_key, why, case state when 'SUPPRESSED' then %(now)s end,
            case state when 'DOUBT' then due_at end, (state = 'SENDING')::int, (state = 'SENDING')::int,
            case state when 'SENDING' then %(claim_id)s::uuid end,

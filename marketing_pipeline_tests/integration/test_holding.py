@@ -79,9 +79,9 @@ def one_line(error: BaseException) -> bool:
 def test_from_a_pause_on_nothing_of_a_campaign_is_due_or_claimed(database: str) -> None:
     async def run() -> None:
         async with crowded(database, persons=FEW) as log:
-            assert await ledger.due(log.conn, MAIL, 100) == FEW
+            assert await ledger.due(log.conn, MAIL, 100) == (FEW, False)
             assert await holding.pause(log.conn, log.event_id, "a typo", "ada")
-            assert await ledger.due(log.conn, MAIL, 100) == 0, "before anything is parked"
+            assert await ledger.due(log.conn, MAIL, 100) == (0, False), "before anything is parked"
             assert (await claim(log.conn)).candidates == []
             assert await ledger.next_due(log.conn, MAIL) is None
             work = await reading.due_work(log.conn, [MAIL])
@@ -190,7 +190,7 @@ async def unguarded(conn: AsyncConnection, provider: str, limit: int) -> list[Ca
     """The known-bad variant of `lock_due`: it takes no lock that whoever pauses would wait for."""
     async with conn.cursor(row_factory=class_row(Candidate)) as cursor:
         query = queries.load("ledger.sql")["lock due"]
-        await cursor.execute(query, {"provider": provider, "limit": limit})
+        await cursor.execute(query, {"provider": provider, "limit": limit, "passed": []})
         return await cursor.fetchall()
 
 

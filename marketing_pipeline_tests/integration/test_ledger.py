@@ -271,10 +271,10 @@ def test_a_persons_second_contact_write_waits_for_the_first(database: str) -> No
     async def run() -> None:
         async with planned(database, [lead("1"), lead("2")]) as conn:
             claim_id, [first] = await lock_and_claim(conn, CRM)
-            assert await ledger.due(conn, CRM, 10) == 0
+            assert await ledger.due(conn, CRM, 10) == (0, False)
             assert (await lock_and_claim(conn, CRM))[1] == [], "while it is SENDING"
             await settle(conn, unreached(first, claim_id))
-            assert await ledger.due(conn, CRM, 10) == 1
+            assert await ledger.due(conn, CRM, 10) == (1, False)
             claim_id, [same] = await lock_and_claim(conn, CRM)
             assert same.id == first.id, "the older goes first, again"
             await settle(conn, answer(same, claim_id))

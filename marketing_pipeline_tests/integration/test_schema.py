@@ -556,6 +556,7 @@ TYPES = {
     "settlements": ("text", "'[]'"),
     "plans": ("text", "'[]'"),
     "people": ("uuid[]", "array[gen_random_uuid()]"),
+    "passed": ("uuid[]", "array[gen_random_uuid()]"),
     "under_way": ("uuid[]", "array[gen_random_uuid()]"),
     "provider": ("text", "'mail'"),
     "providers": ("text[]", "array['mail']"),
