@@ -7,7 +7,7 @@ from typing import assert_never
 from uuid import UUID, uuid4
 
 import httpx
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Rollback
 
 from marketing_pipeline.campaigns.rendering import TemplateError
 from marketing_pipeline.delivery.assembly import Destination
@@ -54,7 +54,7 @@ async def claim(
 ) -> Claim:
     """Claim up to `limit` effects in one transaction of its own."""
     taken = Claim()
-    async with conn.transaction():
+    async with conn.transaction() as transaction:
         found = await _whose_turn_it_is(conn, destination.provider.name, limit)
         if not found:
             return taken
@@ -74,7 +74,16 @@ async def claim(
             taken.begun = await ledger.claim(conn, name, taken.id, attempts, now)
         if taken.closed:
             await ledger.close_unsent(conn, taken.closed, now)
+        if taken.calls and is_late(taken.began, destination):
+            taken = Claim()
+            raise Rollback(transaction)
     return taken
+
+
+def is_late(began: float, destination: Destination) -> bool:
+    """Has this process stood still since? Its calls would have no time left, and others would doubt
+    what was never sent: such a claim is not committed."""
+    return clock() > began + destination.entry.call_timeout.total_seconds()
 
 
 async def _whose_turn_it_is(

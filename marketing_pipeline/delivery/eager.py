@@ -115,6 +115,12 @@ class Turn:
         self._began = claiming.clock()
         return attempts
 
+    @property
+    def is_late(self) -> bool:
+        """Is what was claimed not to be committed?"""
+        lanes = [self._lane(provider) for provider, calls in self._calls.items() if calls]
+        return any(claiming.is_late(self._began, one.destination) for one in lanes)
+
     async def begin(self, begun: Begun | None) -> Set[UUID]:
         """Make the calls that the transaction put on record; which effects these are for.
 

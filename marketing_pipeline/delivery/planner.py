@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from uuid import UUID
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Rollback
 
 from marketing_pipeline import telemetry
 from marketing_pipeline.campaigns.configuration import Configuration
@@ -38,7 +38,7 @@ class Planned:
     days: frozenset[date]
     due: Mapping[str, int] = field(default_factory=dict)  # by provider: effects that are due now
     campaigns: bool = False  # there is work for `campaigns.write_unfinished`
-    waiting: bool = False  # a writer of the log is in the way of somebody's step
+    waiting: bool = False  # for a writer of the log, or this process stood still: look again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +92,15 @@ async def plan_due(
     cut = await campaigns.take_cut(conn, now) if due.single else None
     if cut is not None:
         done = _both(done, await _plan_batch(conn, by, cut, now, eager))
-    return replace(done, campaigns=due.crowd, waiting=due.single and cut is None)
+    waiting = done.waiting or (due.single and cut is None)
+    return replace(done, campaigns=due.crowd, waiting=waiting)
 
 
 async def _plan_batch(
     conn: AsyncConnection, by: Rules, cut: Cut | None, now: datetime, eager: Eager | None
 ) -> Planned:
     async with Turn(eager, by.digest) as turn:
-        async with conn.transaction():
+        async with conn.transaction() as transaction:
             due = await planning.due_events(conn, now, cut, BATCH)
             if not due:
                 return Planned(events=0, failed=0, days=frozenset())
@@ -119,6 +120,11 @@ async def _plan_batch(
             )
             await planning.mark_unplannable(conn, made.failed, now)
             await intake.record(conn, made.following, now)
+            late = turn.is_late
+            if late:
+                raise Rollback(transaction)
+        if late:
+            return Planned(events=0, failed=0, days=frozenset(), waiting=True)
         started = await turn.begin(begun)
     closed = [event.id for event, _, effect in made.effects if effect.id in refused]
     closed += [p.event.id for p in made.plans if p.count == 0] + again
@@ -139,6 +145,7 @@ def _both(one: Planned, other: Planned) -> Planned:
         failed=one.failed + other.failed,
         days=one.days | other.days,
         due=due,
+        waiting=one.waiting or other.waiting,
     )
 
 

@@ -325,3 +325,36 @@ def test_many_at_once_are_called_for_in_turns_and_each_once(
                                 group by provider, claim_id) as claims"""
     most = max(one.entry.connections for one in assemble(used).destinations.values())
     assert value(database, at_once) <= most
+
+
+@pytest.mark.parametrize("careful", [True, False], ids=["careful", "known-bad"])
+@pytest.mark.parametrize(("room", "name"), [(planning, "insert_effects"), (ledger, "claim")])
+def test_a_process_that_stood_still_in_the_middle_of_a_claim_does_not_commit_it(
+    used: settings.Settings,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    room: Any,
+    name: str,
+    careful: bool,
+) -> None:
+    """Others would find it past its lease, and hold as UNKNOWN what was never sent."""
+    honest, slept = getattr(room, name), threading.Event()
+
+    async def sleepy(*arguments: Any, **options: Any) -> Any:
+        begun = await honest(*arguments, **options)
+        if begun is not None and not slept.is_set():
+            slept.set()
+            await asyncio.sleep(1.7)  # longer than a call may take
+        return begun
+
+    monkeypatch.setattr(room, name, sleepy)
+    if room is ledger:
+        monkeypatch.setattr(Lane, "reserve", nothing_at_once)
+    if not careful:
+        monkeypatch.setattr(claiming, "is_late", lambda *_: False)
+    record(database, [post(1)])
+    run(used)
+    assert slept.is_set()
+    first = value(database, "select outcome from attempts where number = 1")
+    assert (first == "ACCEPTED") is careful, "else: UNREACHED, for no time was left"
+    assert (states(database) == {"SENT": 1}) is careful
