@@ -6,11 +6,10 @@ free and has nothing older to do. All else is left PLANNED, for the lane to find
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Container, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
-from typing import Self
 from uuid import UUID, uuid4
 
 from psycopg import AsyncConnection
@@ -42,10 +41,7 @@ class Eager:
 
 @dataclass(slots=True)
 class Turn:
-    """One transaction's claims: `reserve`, `claim` before its commit, `begin` after it.
-
-    What was reserved and not begun is given back when it ends.
-    """
+    """One transaction's claims: `reserve`, `claim` before its commit, `begin` after it."""
 
     eager: Eager | None  # None: nobody calls here, all is left PLANNED
     config_digest: str
@@ -57,20 +53,6 @@ class Turn:
     _leaves: dict[str, Leave] = field(default_factory=dict)
     _calls: dict[str, list[Call]] = field(default_factory=lambda: defaultdict(list))
     _seen: int = 0
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.gather(*self._asking, return_exceptions=True)  # `claim` has raised them
-        while self._leaves:
-            provider, leave = self._leaves.popitem()
-            self._lane(provider).forgo(leave)
 
     async def reserve(self, effects: Effects, refused: Container[UUID], now: datetime) -> None:
         """Ask for leave to call for what is plain of these; `claim` waits for the answers.
@@ -127,9 +109,8 @@ class Turn:
         Raises:
             ReadOnly: the log went back in time.
         """
-        if self.eager is None:
-            return frozenset()
         if begun is not None:
+            assert self.eager is not None
             await self.eager.high_water.reach(
                 begun.number, remembered=begun.remembered, after=self._seen
             )
@@ -140,6 +121,13 @@ class Turn:
             claim = Claim(id=self.id, began=self._began, calls=calls, begun=begun)
             self._lane(provider).begin(leave, claim)
         return begun_for
+
+    async def end(self) -> None:
+        """Give back what was reserved and did not begin."""
+        await asyncio.gather(*self._asking, return_exceptions=True)  # `claim` has raised them
+        while self._leaves:
+            provider, leave = self._leaves.popitem()
+            self._lane(provider).forgo(leave)
 
     def _lane(self, provider: str) -> Lane:
         assert self.eager is not None
@@ -178,6 +166,16 @@ class Turn:
         destination = self._lane(provider).destination
         made = claiming.call(destination, self.eager.contents, candidate, reach, {})
         return made if isinstance(made, Call) else None
+
+
+@asynccontextmanager
+async def claiming_eagerly(eager: Eager | None, config_digest: str) -> AsyncIterator[Turn]:
+    """The turn of a transaction that plans by this configuration."""
+    own = Turn(eager, config_digest)
+    try:
+        yield own
+    finally:
+        await own.end()
 
 
 def _plain(effects: Effects, refused: Container[UUID], now: datetime) -> Mapping[str, list[_One]]:

@@ -14,7 +14,7 @@ from marketing_pipeline import telemetry
 from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.delivery import campaigns, settling, singles
 from marketing_pipeline.delivery.crowds import EPOCH
-from marketing_pipeline.delivery.eager import Eager, Turn
+from marketing_pipeline.delivery.eager import Eager, claiming_eagerly
 from marketing_pipeline.delivery.singles import Known
 from marketing_pipeline.domain import digest, plan, sequence
 from marketing_pipeline.domain.event import Event, NewEvent
@@ -99,7 +99,7 @@ async def plan_due(
 async def _plan_batch(
     conn: AsyncConnection, by: Rules, cut: Cut | None, now: datetime, eager: Eager | None
 ) -> Planned:
-    async with Turn(eager, by.digest) as turn:
+    async with claiming_eagerly(eager, by.digest) as turn:
         async with conn.transaction() as transaction:
             due = await planning.due_events(conn, now, cut, BATCH)
             if not due:
