@@ -20,7 +20,8 @@ from marketing_pipeline.domain.rules import Rules
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, versions
 from marketing_pipeline.event_log.holding import Action, Said
-from marketing_pipeline.event_log.ledger import Candidate, NewAttempt, Purpose, Settlement
+from marketing_pipeline.event_log.ledger import Candidate, Settlement
+from marketing_pipeline_tests.attempting import attempts
 from marketing_pipeline_tests.pipeline import campaign
 
 MAIL = "mail"
@@ -135,19 +136,8 @@ async def claim(conn: AsyncConnection, limit: int = 10, lock: Any = ledger.lock_
     claim_id = uuid.uuid4()
     async with conn.transaction():
         found = await lock(conn, MAIL, limit)
-        attempts = [
-            NewAttempt(
-                effect_id=one.id,
-                purpose=Purpose.SEND,
-                request_sha256="c" * 64,
-                request_body=None,
-                setup="s",
-                lease=LEASE,
-            )
-            for one in found
-        ]
-        if attempts:
-            await ledger.claim(conn, MAIL, claim_id, attempts, found[0].now)
+        if found:
+            await ledger.claim(conn, MAIL, claim_id, attempts(found, LEASE), found[0].now)
     return Claimed(id=claim_id, candidates=found)
 
 

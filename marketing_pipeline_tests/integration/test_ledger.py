@@ -18,7 +18,8 @@ from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.domain.rules import Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, queries, versions
-from marketing_pipeline.event_log.ledger import Candidate, Closed, NewAttempt, Purpose, Settlement
+from marketing_pipeline.event_log.ledger import Candidate, Closed, Purpose, Settlement
+from marketing_pipeline_tests.attempting import attempts
 
 CRM, MAIL = "crm", "mail"
 WELCOME = Template(hash="b" * 64, name="welcome", subject="s", html="h")
@@ -78,20 +79,10 @@ async def lock_and_claim(
     async with conn.transaction():
         found = await ledger.lock_due(conn, provider, limit)
         sha256 = "c" * 64 if purpose is Purpose.SEND else None
-        attempts = [
-            NewAttempt(
-                effect_id=one.id,
-                purpose=purpose,
-                request_sha256=sha256,
-                request_body=b"bytes",
-                setup="s",
-                lease=LEASE,
-            )
-            for one in found
-        ]
+        said = {"purpose": purpose, "request_sha256": sha256, "request_body": b"bytes"}
         now = datetime.now(UTC) - ago
-        if attempts:
-            await ledger.claim(conn, provider, claim_id, attempts, now)
+        if found:
+            await ledger.claim(conn, provider, claim_id, attempts(found, LEASE, **said), now)
     return claim_id, found
 
 

@@ -28,8 +28,9 @@ from marketing_pipeline.delivery import campaigns, crowds, replay
 from marketing_pipeline.delivery.crowds import Sending
 from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.event_log import cuts, ledger, planning, reading, schema
-from marketing_pipeline.event_log.ledger import NewAttempt, Purpose, Settlement
+from marketing_pipeline.event_log.ledger import Settlement
 from marketing_pipeline_tests import campaigning, old_postgres
+from marketing_pipeline_tests.attempting import attempts
 
 MIGRATING = 0x6D61726B  # the advisory lock of `migrate`
 DELAY = timedelta(seconds=45)
@@ -251,18 +252,8 @@ async def work_off(url: str) -> dict[str, str]:
             claim_id, now = uuid.uuid4(), datetime.now(UTC)
             async with conn.transaction():
                 found = await ledger.lock_due(conn, provider, 10)
-                attempts = [
-                    NewAttempt(
-                        effect_id=one.id,
-                        purpose=Purpose.SEND,
-                        request_sha256="e" * 64,
-                        request_body=None,
-                        setup="s",
-                        lease=timedelta(seconds=30),
-                    )
-                    for one in found
-                ]
-                await ledger.claim(conn, provider, claim_id, attempts, now)
+                lease = timedelta(seconds=30)
+                await ledger.claim(conn, provider, claim_id, attempts(found, lease), now)
             settlements = [
                 Settlement(
                     effect_id=one.id,

@@ -19,8 +19,9 @@ from marketing_pipeline.domain import event
 from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.event_log import ledger, queries, redriving
-from marketing_pipeline.event_log.ledger import NewAttempt, Purpose, Settlement
+from marketing_pipeline.event_log.ledger import Settlement
 from marketing_pipeline.event_log.redriving import Reconciliation, Standards
+from marketing_pipeline_tests.attempting import attempts
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
     campaign,
@@ -58,20 +59,9 @@ class Log:
         claim_id = uuid4()
         async with self.conn.transaction():
             found = await ledger.lock_due(self.conn, provider, 10)
-            attempts = [
-                NewAttempt(
-                    effect_id=one.id,
-                    purpose=Purpose.SEND,
-                    request_sha256="c" * 64,
-                    request_body=None,
-                    setup="s",
-                    lease=LEASE,
-                )
-                for one in found
-            ]
             now = datetime.now(UTC)
-            if attempts:
-                await ledger.claim(self.conn, provider, claim_id, attempts, now)
+            if found:
+                await ledger.claim(self.conn, provider, claim_id, attempts(found, LEASE), now)
         return [(one.id, claim_id, one.calls + 1) for one in found]
 
     async def answer(self, attempt: tuple[UUID, UUID, int], **said: Any) -> None:
