@@ -1,9 +1,9 @@
-"""The baseline of dispatch: what somebody would write by hand for just this and no more.
+"""The baseline of delivery: what somebody would write by hand for just this and no more.
 
 Jobs are claimed by SKIP LOCKED, a hundred at a time, with their attempts inserted by the same
-statement; the calls go through the pipeline's own HTTP client; outcomes are written together, those
-that arrive within 3 ms of each other. No plans, no gate, no leases: killed, it leaves its jobs
-stuck.
+statement; where there is none, a NOTIFY is waited for. The calls go through the pipeline's own HTTP
+client; outcomes are written together, those that arrive within 3 ms of each other. No plans, no
+gate, no leases: killed, it leaves its jobs stuck.
 """
 
 import asyncio
@@ -39,6 +39,9 @@ create table attempts (
     finished_at timestamptz, status_code int, primary key (job_id, number)
 );
 """
+CHANNEL = "jobs"
+POLL = 1.0  # seconds: behind NOTIFY
+_BODY = {"text": "x" * 270}
 _CLAIM = """
 with due as (
     select id from jobs where state = 'PENDING' order by id limit %s for update skip locked
@@ -77,37 +80,46 @@ def database(server_url: str) -> Iterator[str]:
 
 def fill(url: str, jobs: int) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
-        body = Jsonb({"text": "x" * 270})
-        conn.execute("insert into jobs (body) select %s from generate_series(1, %s)", (body, jobs))
+        values = (Jsonb(_BODY), jobs)
+        conn.execute("insert into jobs (body) select %s from generate_series(1, %s)", values)
         conn.execute("vacuum (analyze) jobs")
         conn.execute("vacuum (analyze) attempts")
         conn.execute("checkpoint")
 
 
-def work(url: str, provider: str, pipe: Connection) -> None:
-    """Do all jobs, in a process of its own: tells CPU seconds, peak of memory, the instant of the
-    last commit."""
+async def add(conn: AsyncConnection) -> int:
+    """Commit one more job and wake whoever works; which."""
+    async with conn.transaction():
+        insert = "insert into jobs (body) values (%s) returning id, pg_notify(%s, '')"
+        row = await (await conn.execute(insert, (Jsonb(_BODY), CHANNEL))).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def work(url: str, provider: str, jobs: int, pipe: Connection) -> None:
+    """Do so many jobs, in a process of its own: tells CPU seconds, peak of memory, the instant of
+    the last commit."""
     pipe.send("ready")
     pipe.recv()
     before = time.process_time()
-    ended = uvloop.run(_work(url, provider))
+    ended = uvloop.run(_work(url, provider, jobs))
     pipe.send((time.process_time() - before, usage.peak_mib(), ended))
 
 
-def run(url: str, provider: str) -> tuple[float, float, float]:
-    """What `work` told."""
+@contextmanager
+def working(url: str, provider: str, jobs: int) -> Iterator[Connection]:
+    """Somebody who has been told to `work`, and how to hear what they tell at the end."""
     spawning = multiprocessing.get_context("spawn")
     ours, theirs = spawning.Pipe()
-    process = spawning.Process(target=work, args=(url, provider, theirs))
+    process = spawning.Process(target=work, args=(url, provider, jobs, theirs))
     process.start()
     ours.recv()
     ours.send("go")
-    told: tuple[float, float, float] = ours.recv()
+    yield ours
     process.join()
-    return told
 
 
-async def _work(url: str, provider: str) -> float:
+async def _work(url: str, provider: str, wanted: int) -> float:
     jobs: asyncio.Queue[tuple[int, str]] = asyncio.Queue(CLAIM)  # claims no further ahead
     outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
     limits = Limits(connections=CONNECTIONS)
@@ -117,14 +129,20 @@ async def _work(url: str, provider: str) -> float:
         Transport(limits) as transport,
         asyncio.TaskGroup() as group,
     ):
+        await claiming.execute(f"listen {CHANNEL}")
         address = httpx.URL(f"{provider}/jobs")
         settler = group.create_task(_settle(settling, outcomes))
         callers = [
             group.create_task(_call(transport, address, jobs, outcomes)) for _ in range(CONNECTIONS)
         ]
-        while claimed := await (await claiming.execute(_CLAIM, (CLAIM,))).fetchall():
+        while wanted > 0:
+            claimed = await (await claiming.execute(_CLAIM, (CLAIM,))).fetchall()
             for one in claimed:
                 await jobs.put(one)
+            wanted -= len(claimed)
+            if not claimed:
+                async for _ in claiming.notifies(timeout=POLL, stop_after=1):
+                    pass
         await jobs.join()
         await outcomes.join()
         ended = time.time()

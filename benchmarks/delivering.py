@@ -237,7 +237,8 @@ def hand(at: House, url: str, jobs: int) -> Run:
     byhand.fill(url, jobs)
     at.provider.count()
     before, provider_before = at.cpu(), at.provider.cpu()
-    cpu, peak, ended = byhand.run(url, at.provider.url)
+    with byhand.working(url, at.provider.url, jobs) as worker:
+        cpu, peak, ended = worker.recv()
     after, provider_after = at.cpu(), at.provider.cpu()
     counted = at.provider.count()
     if counted.calls != jobs:

@@ -25,7 +25,7 @@ class Line:
     ratio: float | None = None  # of the value to its baseline: the median of the pairs
     target: str | None = None  # None: reported, and nothing is wanted of it
     met: bool | None = None
-    spread: str = ""  # least to most: of the ratio where there is one, else of the value
+    spread: str = ""  # least to most: of what the target is for
 
 
 def compared(
@@ -57,15 +57,19 @@ def measured(
     unit: str,
     values: Sequence[float],
     *,
+    baselines: Sequence[float] = (),
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Line:
-    """What has no baseline; the bounds are for the median."""
+    """The bounds are for the median itself, whatever its ratio to that of a baseline."""
     value = statistics.median(values)
+    baseline = statistics.median(baselines) if baselines else None
     return Line(
         name=name,
         value=value,
         unit=unit,
+        baseline=baseline,
+        ratio=None if baseline is None else value / baseline,
         target=_target("", at_least, at_most),
         met=_met(value, at_least, at_most),
         spread=f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else "",

@@ -5,23 +5,27 @@
 Real processes of an installation of its own: ingest, the sandbox, and `dagster job execute` (warm)
 or `dagster-daemon run` (cold). The clock starts when the client has read ingest's answer and ends
 when the sandbox has read the provider's request, for each effect's first call; both are this
-machine's.
+machine's. Beside it, what benchmarks/byhand.py takes from a job's commit to the same sandbox.
 """
 
 import asyncio
+import itertools
+import multiprocessing
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from urllib.parse import urlsplit
 
 import aiohttp
 import uvloop
 from psycopg import AsyncConnection
 
-from benchmarks import delivering, figures, installation, posting
+from benchmarks import byhand, delivering, figures, installation, posting
 from benchmarks.figures import Line, measured
 from benchmarks.installation import Installation, until
 from marketing_pipeline.domain import event
@@ -35,6 +39,7 @@ FLOODING = 64  # connections
 COLD_LIMIT = 15.0  # seconds, each trial
 _ENDED = "('SUCCESS', 'FAILURE', 'CANCELED')"
 _UNFINISHED = "select count(*) from marketing_events where status in ('PENDING', 'PROCESSING')"
+_DUE = f"{_UNFINISHED} and scheduled_at <= now()"
 _DELAYS = """
 select extract(epoch from e.first_attempt_at - m.created_at)::float * 1000
 from effects e join marketing_events m on m.id = e.event_id where e.state = 'SENT' order by m.seq"""
@@ -46,13 +51,15 @@ class Answered:
     """An event as the client saw it."""
 
     event_id: str
-    wait: float  # seconds that the request took
+    began: float  # unix seconds
     at: float  # unix seconds, when its answer had been read
 
 
 def lines(quick: bool = False) -> Iterator[Line]:
     """Warm, cold, and while ingest is given all that it takes."""
     yield from _warm(20, 10 if quick else 60)
+    yield from _beside_a_flood(20, 8_000 if quick else 80_000)
+    yield from _beside_a_flood(20, 8_000 if quick else 80_000)
     yield from _flooded(2_000 if quick else 20_000)
     cold = _cold(2 if quick else 5)
     yield measured("latency/cold, answer to provider", "s", cold, at_most=COLD_LIMIT)
@@ -65,15 +72,62 @@ def _warm(per_second: int, seconds: int) -> Iterator[Line]:
         own.start_ingest()
         run = own.start_delivery()
         answered = asyncio.run(_post_steadily(own, per_second, seconds))
-        committed = asyncio.run(_commit_steadily(own, per_second, seconds))
+        committed = asyncio.run(_commit_steadily(own, per_second, range(per_second * seconds)))
         if run.wait(120) != 0:
             raise SystemExit(f"the delivery run failed: {own.said('delivery')}")
-        from_requests = _reached(own, answered)
-        from_commits = _reached(own, committed)
-    waits = [one.wait * 1000 for one in answered]
+        from_requests = _reached(own, {one.event_id: one.began for one in answered})
+        from_commits = _reached(own, {one.event_id: one.at for one in committed})
+        by_hand = _by_hand(own, per_second, seconds)
+    waits = [(one.at - one.began) * 1000 for one in answered]
     yield from _percentiles("latency/ingest's answer", waits)
-    yield from _percentiles("latency/commit to provider", from_commits, at_most=COMMIT_LIMIT)
+    name = "latency/commit to provider"
+    yield from _percentiles(name, from_commits, by_hand, at_most=COMMIT_LIMIT)
     yield from _percentiles("latency/request to provider", from_requests, at_most=REQUEST_LIMIT)
+
+
+def _beside_a_flood(per_second: int, events: int) -> Iterator[Line]:
+    """The same at full ingest rate, of posts that are due tomorrow, for what is due now.
+
+    From before the commit: this process may be late in reading that it is done.
+    """
+    with installation.installation(linger="5s") as own:
+        own.start_sandbox()
+        own.start_ingest()
+        own.start_delivery()
+        asyncio.run(_commit_steadily(own, per_second, range(2 * per_second)))
+        with _flood(own, events) as (flood, told):
+            committed = asyncio.run(_commit_steadily(own, per_second, _while_alive(flood)))
+            rate = told.recv()
+        until(lambda: not own.ask(_DUE)[0][0], 120, "the end of what is due")
+        waits = _reached(own, {one.event_id: one.began for one in committed})
+    yield measured("latency/flood due tomorrow", "events/s", [rate])
+    name = "latency/commit to provider beside that flood"
+    yield from _percentiles(name, waits, at_most=FLOODED_LIMIT)
+
+
+@contextmanager
+def _flood(own: Installation, events: int) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A process that posts so many, and where it then tells the rate."""
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe()
+    port = urlsplit(own.ingest_url).port
+    process = spawning.Process(target=_pour, args=(port, own.key, events, theirs))
+    process.start()
+    ours.recv()  # it begins
+    yield process, ours
+    process.join()
+
+
+def _pour(port: int, key: str, events: int, pipe: Connection) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    bodies = [posting.publication(n) | {"scheduledAt": tomorrow} for n in range(events)]
+    pipe.send("ready")
+    waits, seconds = uvloop.run(posting.post(port, key, bodies, FLOODING))
+    pipe.send(len(waits) / seconds)
+
+
+def _while_alive(process: BaseProcess) -> Iterator[int]:
+    yield from itertools.takewhile(lambda _: process.is_alive(), itertools.count())
 
 
 def _flooded(events: int) -> Iterator[Line]:
@@ -94,13 +148,46 @@ def _flooded(events: int) -> Iterator[Line]:
     yield from _percentiles(name, delays, at_most=FLOODED_LIMIT)
 
 
+def _by_hand(own: Installation, per_second: int, seconds: int) -> list[float]:
+    """Milliseconds from the commit of a job of a loop by hand until its call had been read."""
+    jobs = per_second * seconds
+    with byhand.database(own.database_url) as url:
+        byhand.fill(url, 0)
+        with byhand.working(url, f"{own.sandbox_url}/webhook", jobs) as worker:
+            committed = asyncio.run(_add_steadily(url, per_second, jobs))
+            worker.recv()
+    calls = _calls(own)
+    return [(calls[str(job)] - at) * 1000 for job, at in committed.items()]
+
+
+async def _add_steadily(url: str, per_second: int, jobs: int) -> dict[int, float]:
+    """When each job's commit had returned, in unix seconds."""
+    found = {}
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+        began = time.monotonic()
+        for number in range(jobs):
+            await asyncio.sleep(max(began + number / per_second - time.monotonic(), 0))
+            job = await byhand.add(conn)
+            found[job] = time.time()
+    return found
+
+
 def _percentiles(
-    name: str, waits: Sequence[float], *, at_most: float | None = None
+    name: str,
+    waits: Sequence[float],
+    by_hand: Sequence[float] = (),
+    *,
+    at_most: float | None = None,
 ) -> Iterator[Line]:
     """In ms, each of five spans of time; the bound is for the p95."""
     for percent in (50, 95, 99):
-        bound = at_most if percent == 95 else None
-        yield measured(f"{name}, p{percent}", "ms", figures.fifths(waits, percent), at_most=bound)
+        yield measured(
+            f"{name}, p{percent}",
+            "ms",
+            figures.fifths(waits, percent),
+            baselines=figures.fifths(by_hand, percent),
+            at_most=at_most if percent == 95 else None,
+        )
 
 
 def _cold(trials: int) -> list[float]:
@@ -121,8 +208,9 @@ def _cold(trials: int) -> list[float]:
 
 def _deliver_one(own: Installation) -> float:
     answered = asyncio.run(_post_steadily(own, 1, 1))
-    until(lambda: _reached(own, answered), 120, "the event at the sandbox")
-    return min(_reached(own, answered)) / 1000 - answered[0].wait
+    since = {one.event_id: one.at for one in answered}
+    until(lambda: _reached(own, since), 120, "the event at the sandbox")
+    return min(_reached(own, since)) / 1000
 
 
 def _all_ended(own: Installation) -> bool:
@@ -142,46 +230,54 @@ async def _post_steadily(own: Installation, per_second: int, seconds: int) -> li
                 content = await answer.json()
                 at = time.time()
             answer.raise_for_status()
-            return Answered(event_id=content["eventId"], wait=at - began, at=at)
+            return Answered(event_id=content["eventId"], began=began, at=at)
 
         return await asyncio.gather(*(send(number) for number in range(per_second * seconds)))
 
 
-async def _commit_steadily(own: Installation, per_second: int, seconds: int) -> list[Answered]:
-    """The same events by our own hand: the clock starts when a commit has returned."""
+async def _commit_steadily(
+    own: Installation, per_second: int, numbers: Iterable[int]
+) -> list[Answered]:
+    """The same events by our own hand, one for each number: answered when its commit returned."""
     found = []
     async with await AsyncConnection.connect(own.database_url, autocommit=True) as conn:
         began = time.monotonic()
-        for number in range(per_second * seconds):
+        for number in numbers:
             await asyncio.sleep(max(began + number / per_second - time.monotonic(), 0))
             body = posting.mixed(number)
             one = event.new(
                 type=EventType(body["type"]),
                 payload=body["payload"],
                 source=installation.SOURCE,
-                key=f"committed-{number}",
+                key=body["idempotencyKey"],
                 now=datetime.now(UTC),
             )
+            begins = time.time()
             async with conn.transaction():
                 await intake.record(conn, [one], datetime.now(UTC))
-            found.append(Answered(event_id=str(one.id), wait=0.0, at=time.time()))
+            found.append(Answered(event_id=str(one.id), began=begins, at=time.time()))
     return found
 
 
-def _reached(own: Installation, answered: Sequence[Answered]) -> list[float]:
-    """Milliseconds from the start of each request until its first call had been read, in the order
-    of the requests; what was not is absent."""
-    with closing(sqlite3.connect(f"file:{own.record}?mode=ro", uri=True)) as file:
-        calls = dict(file.execute("select key, min(at) from calls group by key").fetchall())
+def _reached(own: Installation, since: Mapping[str, float]) -> list[float]:
+    """Milliseconds from an instant of each event, in unix seconds, until each of its first calls
+    had been read, in the order of the events; what was not is absent."""
+    calls = _calls(own)
     effects: dict[str, list[str]] = {}
     for effect, caused_by in own.ask("select id::text, event_id::text from effects"):
         effects.setdefault(caused_by, []).append(effect)
     return [
-        (calls[effect] - one.at + one.wait) * 1000
-        for one in answered
-        for effect in effects.get(one.event_id, ())
+        (calls[effect] - began) * 1000
+        for event_id, began in since.items()
+        for effect in effects.get(event_id, ())
         if effect in calls
     ]
+
+
+def _calls(own: Installation) -> dict[str, float]:
+    """When the sandbox had read the first call under each key, in unix seconds."""
+    with closing(sqlite3.connect(f"file:{own.record}?mode=ro", uri=True)) as file:
+        return dict(file.execute("select key, min(at) from calls group by key").fetchall())
 
 
 if __name__ == "__main__":
