@@ -21,7 +21,7 @@ doctor: .venv/runtime  ## Check every part, and say how to mend it
 	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline doctor $(ARGS)
 
 test: .venv/dev  ## Run the tests (ARGS="-k name")
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: .venv/dev  ## Format check, lint, import law, types
 	$(BIN)/ruff format --check .

@@ -59,7 +59,6 @@ def lines(quick: bool = False) -> Iterator[Line]:
     """Warm, cold, and while ingest is given all that it takes."""
     yield from _warm(20, 10 if quick else 60)
     yield from _beside_a_flood(20, 8_000 if quick else 80_000)
-    yield from _beside_a_flood(20, 8_000 if quick else 80_000)
     yield from _flooded(2_000 if quick else 20_000)
     cold = _cold(2 if quick else 5)
     yield measured("latency/cold, answer to provider", "s", cold, at_most=COLD_LIMIT)

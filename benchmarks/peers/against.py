@@ -2,7 +2,8 @@
 
     make bench-peers
 
-A peer's rate is that between the first call and the last, which leaves out its own last commits.
+A peer's clock, like the engine's, runs from the first call until the last outcome is on record: one
+that calls ahead of its own books gains nothing by it.
 """
 
 import json
@@ -10,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -30,6 +31,7 @@ class Peer:
 
     name: str
     module: str
+    ended: LiteralString  # asks how many outcomes are on record, and since when the last one is
     options: tuple[str, ...] = ()
     at_once: float | None  # times its rate, with a provider that answers at once
     after_20_ms: float | None
@@ -37,10 +39,19 @@ class Peer:
 
 
 PEERS = (
-    Peer(name="pgqueuer", module="with_pgqueuer", at_once=1.2, after_20_ms=1.4),
+    Peer(
+        name="pgqueuer",
+        module="with_pgqueuer",
+        ended="""select count(*), extract(epoch from max(created))::float8
+                 from pgqueuer_log where status = 'successful'""",
+        at_once=1.2,
+        after_20_ms=1.4,
+    ),
     Peer(
         name="pgqueuer with outcomes",
         module="with_pgqueuer",
+        ended="""select count(*), extract(epoch from greatest(max(created), max(at)))::float8
+                 from pgqueuer_log join outcomes using (job_id) where status = 'successful'""",
         options=("--outcomes",),
         at_once=2.0,
         after_20_ms=None,
@@ -48,6 +59,8 @@ PEERS = (
     Peer(
         name="procrastinate",
         module="with_procrastinate",
+        ended="""select count(*), extract(epoch from max(at))::float8
+                 from procrastinate_events where type = 'succeeded'""",
         at_once=None,
         after_20_ms=None,
         part=SLOW,
@@ -95,13 +108,18 @@ def run(at: House, peer: Peer, jobs: int) -> Run:
         told = json.loads(pipe.stdout.readline())
         after, provider_after = at.cpu(), at.provider.cpu()
         counted = at.provider.count()
-    if counted.calls != jobs:
+        with psycopg.connect(url) as conn:
+            row = conn.execute(peer.ended).fetchone()
+    assert row is not None
+    outcomes, ended = row
+    if not counted.calls == outcomes == jobs:
         raise SystemExit(
-            f"{peer.name}: {counted.calls} calls for {jobs} jobs: the figures are void"
+            f"{peer.name}: {counted.calls} calls and {outcomes} outcomes for {jobs} jobs: the "
+            "figures are void"
         )
     return Run(
         effects=jobs,
-        seconds=counted.last - counted.first,
+        seconds=ended - counted.first,
         worker_cpu=told["cpu"],
         postgres_cpu=after["postgres"] - before["postgres"],
         valkey_cpu=after["valkey"] - before["valkey"],
