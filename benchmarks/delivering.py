@@ -54,6 +54,12 @@ class Run:
     def rate(self) -> float:
         return self.effects / self.seconds
 
+    @property
+    def cores(self) -> float:
+        """How many were kept busy on average; what began and ended the run is counted in."""
+        servers = self.postgres_cpu + self.valkey_cpu + self.provider_cpu
+        return (self.worker_cpu + servers) / self.seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:

@@ -190,6 +190,12 @@ def used(name: str, ours: Sequence[Run], theirs: Sequence[Run]) -> Iterator[Line
             [of(one) * 1000 / one.effects for one in theirs],
         )
     yield compared(
+        f"{name}: cores at work, provider included",
+        "cores",
+        [one.cores for one in ours],
+        [one.cores for one in theirs],
+    )
+    yield compared(
         f"{name}: peak memory",
         "MiB",
         [one.peak_mib for one in ours],

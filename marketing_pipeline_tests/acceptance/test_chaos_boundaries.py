@@ -14,8 +14,8 @@ from marketing_pipeline_tests.chaos.tally import Silent, Tally
 
 AT_ONCE = 2  # on each of two test workers
 FREEZES = 24
-# From the claim to the settlement: what comes before is the same for every provider's class, so that
-# it is struck at for one of them. `make chaos` strikes at all.
+# From the claim to the settlement: what comes before is the same for every class of providers and
+# struck at for one of them. `make chaos` strikes at all.
 IN_FLIGHT = (
     "Writes planned effects",  # and claims those whose lane is free
     "Leases effects",
