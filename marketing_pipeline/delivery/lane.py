@@ -25,7 +25,7 @@ LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: 
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
 BLOCKED = 0.1  # seconds until what waits for somebody else is looked at again
 SWEEP = 0.5  # seconds between sweeps of expired leases
-GATHER = 0.003  # seconds that a few free connections wait for more: one claim for many
+GATHER = 0.003  # seconds that a few free slots wait for more: one claim for many
 # Seconds between two rounds of which the first found several that had come together: what comes in
 # between shares the second, at a third of the work. What comes alone waits for nobody.
 COMPANY = 0.05
@@ -50,7 +50,11 @@ class Lane:
     _not_before: float = -1.0  # monotonic; of the next claim
 
     def __post_init__(self) -> None:
-        self._slots = Slots(most=self.destination.entry.connections, ended=self.wake)
+        self._slots = Slots(
+            connections=self.destination.entry.connections,
+            brief=self.service.gate.life.total_seconds() / 2,
+            ended=self.wake,
+        )
 
     @property
     def destination(self) -> Destination:
@@ -77,7 +81,7 @@ class Lane:
     async def reserve(self, effects: int) -> Leave | None:
         """Leave to call for so many, or for fewer; None: they wait for their turn.
 
-        Connections are kept until `begin` or `forgo`.
+        Slots are kept until `begin` or `forgo`.
         """
         wanted = min(effects, self.room)
         if not wanted:
@@ -217,7 +221,7 @@ class Lane:
         return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
     async def _ask(self, wanted: int) -> Leave:
-        """Leave for so many calls at most; connections are kept for those that are granted."""
+        """Leave for so many calls at most; slots are kept for those that are granted."""
         self._slots.kept += wanted
         granted, asked = 0, claiming.clock()
         try:

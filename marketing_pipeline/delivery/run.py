@@ -1,13 +1,13 @@
 """The synchronous entrance to a delivery run, for a thread of whoever schedules it."""
 
 import asyncio
-import gc
 import threading
 from datetime import timedelta
 
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.engine import Engine, Report
 from marketing_pipeline.delivery.opening import engine
+from marketing_pipeline.garbage import collected_seldom
 
 __all__ = ["Report", "deliver"]
 
@@ -27,10 +27,7 @@ def deliver(
     After `stop`, what is in flight is settled before this returns.
     """
     delivery = assembly.configuration.file.delivery
-    # What was imported stays: a look through all of Dagster for garbage holds calls up for 70 ms.
-    gc.collect()
-    gc.freeze()
-    try:
+    with collected_seldom():
         return asyncio.run(
             _deliver(
                 assembly,
@@ -42,8 +39,6 @@ def deliver(
                 run_id=run_id,
             )
         )
-    finally:
-        gc.unfreeze()
 
 
 async def _deliver(

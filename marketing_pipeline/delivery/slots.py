@@ -1,20 +1,37 @@
-"""The connections of a lane: in use by calls, or kept for calls that are on their way."""
+"""The slots of a lane: in use by calls, or kept for calls that are on their way."""
 
 import asyncio
+import math
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+_AHEAD = 2  # claims for each connection: as one of them is called, the next is on record
+_WEIGHT = 1 / 16  # of the latest call, in what calls take
+
 
 @dataclass(slots=True, kw_only=True)
 class Slots:
-    """Calls never outnumber connections: whoever asks for leave keeps as many until they begin."""
+    """How much may be claimed: whoever asks for leave keeps as many slots until calls begin.
 
-    most: int
+    There is one for each connection. Where calls are brief there are more, and a call may wait for
+    a connection: else connections stand idle while the next calls for them are put on record. A
+    provider that takes its time gets none: what waits for longer than its grant lives is called
+    off, and was claimed in vain.
+    """
+
+    connections: int
+    brief: float  # seconds: what calls may take, their wait for a connection included
     ended: asyncio.Event  # set whenever a call has ended, or what went beside
     kept: int = 0
+    _takes: float = math.inf  # seconds: what calls take, of late
     _calls: set[asyncio.Task[None]] = field(default_factory=set)
     _beside: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def most(self) -> int:
+        return self.connections * (_AHEAD if self._takes <= self.brief else 1)
 
     @property
     def taken(self) -> int:
@@ -33,8 +50,8 @@ class Slots:
         return bool(self.taken or self._beside)
 
     def call(self, doing: Coroutine[Any, Any, None]) -> None:
-        """Make a call on one of them."""
-        task = asyncio.create_task(doing)
+        """Make a call in one of them."""
+        task = asyncio.create_task(self._timed(doing))
         self._calls.add(task)
         task.add_done_callback(self._call_ended)
 
@@ -48,6 +65,15 @@ class Slots:
         for task in [one for one in self._beside if one.done()]:
             self._beside.discard(task)
             task.result()
+
+    async def _timed(self, doing: Coroutine[Any, Any, None]) -> None:
+        began = time.monotonic()
+        try:
+            await doing
+        finally:
+            took = time.monotonic() - began
+            known = self._takes if self._takes < math.inf else took
+            self._takes = known + (took - known) * _WEIGHT
 
     def _call_ended(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)

@@ -13,6 +13,7 @@ import pytest
 
 from marketing_pipeline import settings
 from marketing_pipeline.delivery import replay, settling
+from marketing_pipeline.delivery.slots import Slots
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
@@ -228,6 +229,26 @@ def test_a_claim_of_more_than_can_be_called_would_be_seen(
     """The known-bad case of the test above."""
     limited(home, connections=40)
     assert most_under_way(used, database, sandbox) > 10 + 10
+
+
+@pytest.mark.parametrize("careful", [True, False], ids=["careful", "known-bad"])
+def test_where_calls_take_long_none_is_claimed_in_vain(
+    used: settings.Settings,
+    database: str,
+    sandbox: Sandbox,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    careful: bool,
+) -> None:
+    """What waits for a connection for longer than its grant lives is called off."""
+    if not careful:
+        monkeypatch.setattr(Slots, "most", property(lambda slots: 2 * slots.connections))
+    limited(home, connections=10)
+    most_under_way(used, database, sandbox)
+    with psycopg.connect(database) as conn:
+        row = conn.execute("select count(*) from attempts").fetchone()
+    assert row is not None
+    assert (row[0] == 80) is careful
 
 
 def limited(home: Path, connections: int) -> None:
