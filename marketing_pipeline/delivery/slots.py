@@ -17,7 +17,7 @@ class Slots:
 
     There is one for each connection. Where calls are brief there are more, and a call may wait for
     a connection: else connections stand idle while the next calls for them are put on record. A
-    provider that takes its time gets none: what waits for longer than its grant lives is called
+    provider that takes its time gets no more: what waits for longer than its grant lives is called
     off, and was claimed in vain.
     """
 
