@@ -7,7 +7,6 @@ gate, no leases: killed, it leaves its jobs stuck.
 """
 
 import asyncio
-import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import uvloop
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from benchmarks import usage
+from benchmarks import aside, usage
 from marketing_pipeline.providers.transport import Limits, Transport
 
 CONNECTIONS = 100
@@ -109,14 +108,9 @@ def work(url: str, provider: str, jobs: int, pipe: Connection) -> None:
 @contextmanager
 def working(url: str, provider: str, jobs: int) -> Iterator[Connection]:
     """Somebody who has been told to `work`, and how to hear what they tell at the end."""
-    spawning = multiprocessing.get_context("spawn")
-    ours, theirs = spawning.Pipe()
-    process = spawning.Process(target=work, args=(url, provider, jobs, theirs))
-    process.start()
-    ours.recv()
-    ours.send("go")
-    yield ours
-    process.join()
+    with aside.working(work, url, provider, jobs) as worker:
+        worker.send("go")
+        yield worker
 
 
 async def _work(url: str, provider: str, wanted: int) -> float:

@@ -6,7 +6,6 @@ from the provider's first call until the last event is COMPLETED.
 
 import asyncio
 import itertools
-import multiprocessing
 import re
 import threading
 import time
@@ -19,7 +18,7 @@ from multiprocessing.connection import Connection
 import psycopg
 from psycopg import AsyncConnection
 
-from benchmarks import barerows, byhand, history, installation, usage
+from benchmarks import aside, barerows, byhand, history, installation, usage
 from benchmarks import provider as providers
 from benchmarks.installation import SOURCE, Installation
 from benchmarks.provider import Provider
@@ -140,19 +139,9 @@ def engine(
 @contextmanager
 def _workers(at: House, count: int, longest: timedelta) -> Iterator[list[Connection]]:
     """Processes that wait for the word, and tell their CPU seconds and peak of memory."""
-    spawning = multiprocessing.get_context("spawn")
     with ExitStack() as ended:
-        pipes: list[Connection] = []
-        for _ in range(count):
-            ours, theirs = spawning.Pipe()
-            process = spawning.Process(target=_work, args=(at.env, longest, theirs))
-            process.start()
-            ended.callback(process.join)
-            ended.callback(theirs.close)
-            pipes.append(ours)
-        for pipe in pipes:
-            pipe.recv()
-        yield pipes
+        each = (aside.working(_work, at.env, longest) for _ in range(count))
+        yield [ended.enter_context(one) for one in each]
 
 
 def _work(env: dict[str, str], longest: timedelta, pipe: Connection) -> None:

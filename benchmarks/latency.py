@@ -10,22 +10,20 @@ machine's. Beside it, what benchmarks/byhand.py takes from a job's commit to the
 
 import asyncio
 import itertools
-import multiprocessing
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from urllib.parse import urlsplit
 
 import aiohttp
 import uvloop
 from psycopg import AsyncConnection
 
-from benchmarks import byhand, delivering, figures, installation, posting
+from benchmarks import aside, byhand, delivering, figures, installation, posting
 from benchmarks.figures import Line, measured
 from benchmarks.installation import Installation, until
 from marketing_pipeline.domain import event
@@ -94,9 +92,9 @@ def _beside_a_flood(per_second: int, events: int) -> Iterator[Line]:
         own.start_ingest()
         own.start_delivery()
         asyncio.run(_commit_steadily(own, per_second, range(2 * per_second)))
-        with _flood(own, events) as (flood, told):
-            committed = asyncio.run(_commit_steadily(own, per_second, _while_alive(flood)))
-            rate = told.recv()
+        with aside.working(_pour, urlsplit(own.ingest_url).port, own.key, events) as flood:
+            committed = asyncio.run(_commit_steadily(own, per_second, _until_told(flood)))
+            rate = flood.recv()
         until(lambda: not own.ask(_DUE)[0][0], 120, "the end of what is due")
         waits = _reached(own, {one.event_id: one.began for one in committed})
     yield measured("latency/flood due tomorrow", "events/s", [rate])
@@ -104,20 +102,8 @@ def _beside_a_flood(per_second: int, events: int) -> Iterator[Line]:
     yield from _percentiles(name, waits, at_most=FLOODED_LIMIT)
 
 
-@contextmanager
-def _flood(own: Installation, events: int) -> Iterator[tuple[BaseProcess, Connection]]:
-    """A process that posts so many, and where it then tells the rate."""
-    spawning = multiprocessing.get_context("spawn")
-    ours, theirs = spawning.Pipe()
-    port = urlsplit(own.ingest_url).port
-    process = spawning.Process(target=_pour, args=(port, own.key, events, theirs))
-    process.start()
-    ours.recv()  # it begins
-    yield process, ours
-    process.join()
-
-
 def _pour(port: int, key: str, events: int, pipe: Connection) -> None:
+    """Post so many that are due tomorrow, and tell the rate."""
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     bodies = [posting.publication(n) | {"scheduledAt": tomorrow} for n in range(events)]
     pipe.send("ready")
@@ -125,8 +111,8 @@ def _pour(port: int, key: str, events: int, pipe: Connection) -> None:
     pipe.send(len(waits) / seconds)
 
 
-def _while_alive(process: BaseProcess) -> Iterator[int]:
-    yield from itertools.takewhile(lambda _: process.is_alive(), itertools.count())
+def _until_told(pipe: Connection) -> Iterator[int]:
+    yield from itertools.takewhile(lambda _: not pipe.poll(), itertools.count())
 
 
 def _flooded(events: int) -> Iterator[Line]:

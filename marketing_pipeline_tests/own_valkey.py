@@ -10,6 +10,7 @@ from pathlib import Path
 import redis
 
 from marketing_pipeline.embedded import wheels
+from marketing_pipeline_tests.patience import until
 
 
 class OwnValkey:
@@ -31,16 +32,9 @@ class OwnValkey:
         self.process = subprocess.Popen(
             [str(server), *settings.split(), *kept.split(), ""], stdout=subprocess.DEVNULL
         )
-        ends = time.monotonic() + 20
         with redis.Redis.from_url(self.url) as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.RedisError:
-                    assert time.monotonic() < ends
-                    time.sleep(0.01)
-                else:
-                    return time.monotonic()
+            until(client.ping, every=0.01, despite=(redis.RedisError,))
+        return time.monotonic()
 
     def kill(self) -> None:
         assert self.process is not None

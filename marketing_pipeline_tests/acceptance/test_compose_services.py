@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ import pytest
 import yaml
 
 from marketing_pipeline import embedded
+from marketing_pipeline_tests.patience import until
 from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox
 
 BIN = Path(sys.executable).parent
@@ -102,10 +102,12 @@ class Machine:
         )
 
     def await_health(self, service: str) -> None:
-        ends = time.monotonic() + PATIENCE
-        while not self.is_healthy(service):
-            assert time.monotonic() < ends, self.said(service)
-            time.sleep(0.5)
+        until(
+            lambda: self.is_healthy(service),
+            lambda: self.said(service),
+            seconds=PATIENCE,
+            every=0.5,
+        )
 
 
 def image_environment() -> dict[str, str]:
@@ -205,10 +207,12 @@ def post_notice(machine: Machine) -> httpx.Response:
 
 
 def await_acts(machine: Machine, wanted: int) -> None:
-    ends = time.monotonic() + PATIENCE
-    while len(machine.sandbox.acts()) < wanted:
-        assert time.monotonic() < ends, machine.said("daemon") + machine.said("code")
-        time.sleep(0.25)
+    until(
+        lambda: len(machine.sandbox.acts()) >= wanted,
+        lambda: machine.said("daemon") + machine.said("code"),
+        seconds=PATIENCE,
+        every=0.25,
+    )
 
 
 def test_an_event_posted_to_the_services_of_the_compose_file_is_delivered(machine: Machine) -> None:

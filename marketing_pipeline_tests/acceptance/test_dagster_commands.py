@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,10 +19,10 @@ import sqlalchemy
 from marketing_pipeline import embedded
 from marketing_pipeline.embedded.layout import layout
 from marketing_pipeline.event_log import schema
+from marketing_pipeline_tests.patience import A_COLD_DAGSTER, until
 from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox, lead, record, sent, states
 
 BIN = Path(sys.executable).parent  # the console scripts beside the interpreter
-PATIENCE = 60.0  # seconds; a cold Dagster on a busy small machine takes 20
 AWAY = (psycopg.OperationalError, sqlalchemy.exc.OperationalError, httpx.HTTPError)
 LINEAGE = "{ assetNodes { assetKey { path } dependencyKeys { path } } }"
 COUNTS = """{ assetNodeOrError(assetKey: {path: ["deliveries"]}) { ... on AssetNode {
@@ -56,7 +55,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=A_COLD_DAGSTER,
         )
         assert done.returncode == 0, done.stderr
 
@@ -80,8 +79,8 @@ class Installation:
                 yield
                 assert process.poll() is None, log.read_text()
                 process.send_signal(signal.SIGINT)
-                process.wait(PATIENCE)
-                until(lambda: embedded.status(self.state).supervisor is None)
+                process.wait(A_COLD_DAGSTER)
+                patiently(lambda: embedded.status(self.state).supervisor is None)
             finally:
                 with suppress(ProcessLookupError):  # there is none left, as it should be
                     os.killpg(process.pid, signal.SIGKILL)
@@ -100,18 +99,9 @@ def installation(tmp_path: Path, sandbox: Sandbox) -> Iterator[Installation]:
     embedded.stop(made.state, force=True)
 
 
-def until(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
+def patiently(holds: Callable[[], bool], seconds: float = A_COLD_DAGSTER) -> None:
     """Wait; servers that are not there yet are waited for as well."""
-    ends = time.monotonic() + patience
-    last = "it was not so"
-    while time.monotonic() < ends:
-        try:
-            if holds():
-                return
-        except AWAY as error:
-            last = repr(error)
-        time.sleep(0.2)
-    pytest.fail(f"after {patience:.0f} s still: {last}")
+    until(holds, seconds=seconds, every=0.2, despite=AWAY)
 
 
 def free_port() -> int:
@@ -150,13 +140,13 @@ def test_the_daemon_delivers_what_is_recorded_and_dagster_dev_shows_it(
 ) -> None:
     database = installation.database
     with installation.running("dagster-daemon", "run"):
-        until(lambda: schema.present(database) == schema.newest())
+        patiently(lambda: schema.present(database) == schema.newest())
         record(database, [lead(1)])
-        until(lambda: states(database) == {"SENT": 2})
+        patiently(lambda: states(database) == {"SENT": 2})
         assert sandbox.acts() == dict.fromkeys(sent(database), 1)
     port = free_port()
     with installation.running("dagster", "dev", "-p", str(port)):
-        until(lambda: "deliveries" in lineage(port))
+        patiently(lambda: "deliveries" in lineage(port))
         assert lineage(port) == {
             "marketing_events": set(),
             "deliveries": {"marketing_events"},
@@ -187,12 +177,12 @@ def test_a_campaign_is_sent_by_its_schedule_once_that_is_switched_on(
     file.write_text(text.replace(plain, minutely))
     database = installation.database
     with installation.running("dagster-daemon", "run"):
-        until(lambda: schema.present(database) == schema.newest())
+        patiently(lambda: schema.present(database) == schema.newest())
         record(database, [lead(1)])
-        until(lambda: states(database) == {"SENT": 2})
+        patiently(lambda: states(database) == {"SENT": 2})
         assert triggered(database) == [], "it is off"
         installation.run("dagster", "schedule", "start", "campaign_news")
-        until(lambda: triggered(database) != [], 60 + PATIENCE)  # a minute must begin
-        until(lambda: "COMPLETED" in triggered(database))
+        patiently(lambda: triggered(database) != [], 60 + A_COLD_DAGSTER)  # a minute must begin
+        patiently(lambda: "COMPLETED" in triggered(database))
         assert sandbox.acts() == dict.fromkeys(sent(database), 1)
         assert states(database)["SENT"] >= 3

@@ -4,9 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,12 +24,12 @@ from marketing_pipeline.defs.sensors import bury
 from marketing_pipeline.defs.zombies import QUIET, SETTLED, SILENT, Watch
 from marketing_pipeline.event_log import heartbeats
 from marketing_pipeline_tests.fresh_settings import forget_settings
+from marketing_pipeline_tests.patience import A_COLD_DAGSTER, until
 from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox, lead, record, sent, states
 
 # Dagster warns of what it does itself: it hands on beta parameters.
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 BIN = Path(sys.executable).parent  # the console scripts beside the interpreter
-PATIENCE = 60.0  # seconds; a cold Dagster on a busy small machine takes 20
 LOOK = timedelta(seconds=10)  # between two looks of the sensor
 SILENCE = {"provider": "resend", "kind": "hang_after", "times": 100, "seconds": 60}
 
@@ -109,13 +108,6 @@ def kill_all(home: Path) -> dict[int, str]:
     return killed
 
 
-def until(holds: Callable[[], bool], every: float = 0.1) -> None:
-    ends = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < ends, f"not so after {PATIENCE:.0f} s"
-        time.sleep(every)
-
-
 def runs(instance: DagsterInstance) -> dict[str, DagsterRunStatus]:
     """Delivery runs, as Dagster believes."""
     found = instance.get_runs(RunsFilter(job_name="deliver_pending"))
@@ -152,11 +144,11 @@ def test_all_of_dagster_is_killed_and_what_is_started_again_does_the_rest_once(
     with DagsterInstance.from_config(str(home)) as instance:
         with daemon(home):
             record(database, [lead(1)])
-            until(lambda: states(database) == {"SENT": 2})
+            until(lambda: states(database) == {"SENT": 2}, seconds=A_COLD_DAGSTER)
             [old] = runs(instance)
             sandbox.faults(SILENCE)  # it acts, and does not answer
             record(database, [lead(2)])
-            until(lambda: states(database) == {"SENT": 3, "SENDING": 1}, 0.02)
+            until(lambda: states(database) == {"SENT": 3, "SENDING": 1}, every=0.02)
             hit = " ".join(kill_all(home).values())
         killed = datetime.now(UTC)
         for part in ("dagster-daemon", "api\0grpc", "multiprocessing"):
@@ -167,11 +159,11 @@ def test_all_of_dagster_is_killed_and_what_is_started_again_does_the_rest_once(
         sandbox.faults()
         record(database, [lead(3)])  # while nobody is there
         with daemon(home):
-            until(lambda: states(database) == {"SENT": 6})
+            until(lambda: states(database) == {"SENT": 6}, seconds=A_COLD_DAGSTER)
             [new] = set(runs(instance)) - {old}
             assert EventLog().ask(heartbeats.living) == {new}
             assert sandbox.acts() == dict.fromkeys(sent(database), 1)
-            until(lambda: last_look(instance) > killed)
+            until(lambda: last_look(instance) > killed, seconds=A_COLD_DAGSTER)
             assert buried(instance, datetime.now(UTC) + QUIET) == [old]
             assert runs(instance) == {
                 old: DagsterRunStatus.FAILURE,

@@ -25,9 +25,9 @@ from marketing_pipeline_tests.browser_trial.ground import (
     PEOPLE,
     Ground,
     ground,
-    until,
 )
 from marketing_pipeline_tests.browser_trial.window import NotShown, Window
+from marketing_pipeline_tests.patience import until
 
 VERIFY = "ops:\n  deliveries:\n    config:\n      mode: verify\n"
 SCHEDULE = f"/locations/marketing_pipeline/schedules/campaign_{CAMPAIGN}"
@@ -149,7 +149,7 @@ def _a_schedule_switched_on(stage: Ground, tab: Window) -> Seen:
     tab.switch()
     tab.wait_for("1 run requested", seconds=A_TICK)
     people = DAYS * PEOPLE
-    until(lambda: stage.mails >= people, "the campaign is not delivered")
+    until(lambda: stage.mails >= people, "the campaign is not delivered", seconds=A_RUN)
     tab.open(SCHEDULE)
     tab.wait_for("1 run requested")
     tab.picture("schedule")

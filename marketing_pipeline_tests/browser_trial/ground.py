@@ -4,9 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +18,7 @@ import psycopg
 from marketing_pipeline import embedded
 from marketing_pipeline.cli.processes import LOOPBACK, UI_PORT, free_port
 from marketing_pipeline.embedded.layout import layout
+from marketing_pipeline_tests.patience import until
 from marketing_pipeline_tests.pipeline import CHECKOUT
 
 BIN = Path(sys.executable).parent  # the console scripts beside the interpreter
@@ -102,21 +102,9 @@ def ground(folder: Path) -> Iterator[Ground]:
             database_url=layout(state).servers.database_url,
             days=days,
         )
-        until(lambda: stage.delivered, "a week's events are not delivered")
+        until(lambda: stage.delivered, "a week's events are not delivered", seconds=PATIENCE)
         yield stage
     embedded.stop(state, force=True)
-
-
-def until(holds: Callable[[], bool], otherwise: str, seconds: float = PATIENCE) -> None:
-    """Wait for something.
-
-    Raises:
-        AssertionError: it did not come about in that time.
-    """
-    ends = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < ends, f"{otherwise} after {seconds:.0f} s"
-        time.sleep(0.25)
 
 
 def _furnish(folder: Path) -> None:
@@ -149,6 +137,7 @@ def _up(folder: Path, env: Mapping[str, str]) -> Iterator[None]:
             until(
                 lambda: "Ctrl-C" in log.read_text() or process.poll() is not None,
                 "nothing runs",
+                seconds=PATIENCE,
             )
             assert process.poll() is None, log.read_text()
             yield

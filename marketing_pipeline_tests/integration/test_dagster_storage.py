@@ -20,6 +20,7 @@ import pytest
 
 from marketing_pipeline import embedded
 from marketing_pipeline.embedded.layout import layout
+from marketing_pipeline_tests.patience import A_COLD_DAGSTER, until
 
 CHECKOUT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent  # the console scripts beside the interpreter
@@ -164,18 +165,21 @@ def graphql(client: httpx.Client, query: str, **variables: str) -> Any:
 
 def patiently(client: httpx.Client, query: str, wanted: str, **variables: str) -> Any:
     """Ask until the answer has the wanted word; at first there is no webserver, then no code."""
-    end = time.monotonic() + 60
-    said = ""
-    while time.monotonic() < end:
-        try:
-            data = graphql(client, query, **variables)
-            said = json.dumps(data)
-            if wanted in said:
-                return data
-        except httpx.HTTPError as error:
-            said = repr(error)
-        time.sleep(0.3)
-    pytest.fail(f"{wanted} was not said within a minute, but {said}")
+    said: Any = None
+
+    def heard() -> bool:
+        nonlocal said
+        said = graphql(client, query, **variables)
+        return wanted in json.dumps(said)
+
+    until(
+        heard,
+        lambda: f"{wanted} was not said, but {said}",
+        seconds=A_COLD_DAGSTER,
+        every=0.3,
+        despite=(httpx.HTTPError,),
+    )
+    return said
 
 
 def run_through_the_queue(client: httpx.Client) -> None:
@@ -192,10 +196,8 @@ def test_dagster_dev_runs_a_queued_job_and_outlives_its_servers_supervisor(home:
         os.kill(old.supervisor, signal.SIGKILL)
         run_through_the_queue(client)
         assert embedded.status(home.state).supervisor not in (None, old.supervisor)
-    end = time.monotonic() + 15
-    while embedded.status(home.state).supervisor and time.monotonic() < end:
-        time.sleep(0.1)
-    assert embedded.status(home.state).supervisor is None, "it stops with the last Dagster process"
+    left = "it does not stop with the last Dagster process"
+    until(lambda: embedded.status(home.state).supervisor is None, left, seconds=15)
 
 
 def test_the_queue_is_quick_and_delivery_runs_have_a_limit_of_their_own(home: Home) -> None:

@@ -21,6 +21,7 @@ from marketing_pipeline.delivery.lane import Lane
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, NewEvent
 from marketing_pipeline.event_log import ledger, planning
+from marketing_pipeline_tests.patience import until_true
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
     lead,
@@ -71,16 +72,6 @@ def value(database: str, query: LiteralString, **values: object) -> Any:
     with psycopg.connect(database) as conn:
         row = conn.execute(query, values).fetchone()
     return row and row[0]
-
-
-async def until(conn: AsyncConnection, query: LiteralString) -> None:
-    """Wait until a query answers with true."""
-    async with asyncio.timeout(10):
-        while True:
-            row = await (await conn.execute(query)).fetchone()
-            if row and row[0]:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def nothing_at_once(self: Lane, effects: int) -> None:
@@ -187,10 +178,10 @@ def test_a_key_that_somebody_else_has_is_waited_for_and_holds_up_nothing_else(
             reach = await ledger.reach(other, [], [f"{crm}:{person}"], wait=False)
             assert reach.had == {f"{crm}:{person}"}
             running = asyncio.create_task(asyncio.to_thread(run, used, 2.0))
-            await until(conn, "select count(*) = 2 from effects where state = 'SENT'")
+            await until_true(conn, "select count(*) = 2 from effects where state = 'SENT'")
             await asyncio.sleep(ENOUGH)
             still = "select count(*) = 1 from effects where state = 'PLANNED' and kind = 'contact'"
-            await until(conn, still)
+            await until_true(conn, still)
             await other.commit()
             await running
 

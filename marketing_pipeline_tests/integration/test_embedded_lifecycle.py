@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import redis
 from marketing_pipeline import embedded
 from marketing_pipeline.embedded import locks, postgres, server, supervisor
 from marketing_pipeline.embedded.layout import layout
+from marketing_pipeline_tests.patience import until
 
 # Attaches each time it reads a line, says where to, and lives until its input ends.
 USER = """
@@ -85,15 +86,6 @@ def state(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "state"
     yield folder
     embedded.stop(folder, force=True)
-
-
-def eventually(what: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def pids(state: Path) -> dict[str, int]:
@@ -192,8 +184,8 @@ def test_servers_outlive_each_user_but_the_last_and_stop_within_eight_seconds_of
         assert pids(state) == before, "a newcomer within the grace keeps the same servers"
         last.kill()
         # asking is not using: a monitor that looks every second must not keep them up
-        assert eventually(lambda: embedded.status(state).supervisor is None, 8)
-    assert eventually(lambda: all_ended(state), 2)
+        until(lambda: embedded.status(state).supervisor is None, seconds=8)
+    until(lambda: all_ended(state), seconds=2)
     assert not (state / "postgres" / "data" / "postmaster.pid").exists(), "it did not stop cleanly"
 
 
@@ -210,7 +202,7 @@ def test_a_forked_child_keeps_its_parents_share(state: Path) -> None:
         free = locks.try_take(layout(state).users_lock)
         os.kill(child, signal.SIGKILL)
         assert free is None
-    assert eventually(lambda: locks.try_take(layout(state).users_lock) is not None, 2)
+    until(lambda: locks.try_take(layout(state).users_lock) is not None, seconds=2)
 
 
 def test_a_killed_postmaster_comes_back_on_the_same_socket_with_the_same_data(state: Path) -> None:
@@ -220,7 +212,7 @@ def test_a_killed_postmaster_comes_back_on_the_same_socket_with_the_same_data(st
             conn.execute("create table kept as select 42 as answer")
         before = pids(state)
         os.kill(before["postgres"], signal.SIGKILL)
-        assert eventually(lambda: pids(state).get("postgres") not in (None, before["postgres"]), 8)
+        until(lambda: pids(state).get("postgres") not in (None, before["postgres"]), seconds=8)
         with psycopg.connect(url) as conn:
             assert conn.execute("select answer from kept").fetchone() == (42,)
         assert pids(state)["valkey"] == before["valkey"]
@@ -232,7 +224,7 @@ def test_a_killed_valkey_comes_back_with_its_last_second_at_most_missing(state: 
         time.sleep(1.5)
         before = pids(state)["valkey"]
         os.kill(before, signal.SIGKILL)
-        assert eventually(lambda: pids(state).get("valkey") not in (None, before), 8)
+        until(lambda: pids(state).get("valkey") not in (None, before), seconds=8)
         assert r.get("pause") == b"until noon"
 
 
@@ -244,8 +236,8 @@ def test_servers_fall_with_a_killed_supervisor_and_the_next_attach_starts_anew(s
         old = embedded.status(state)
         assert old.supervisor is not None
         os.kill(old.supervisor, signal.SIGKILL)
-        assert eventually(lambda: all_ended(state), 8)
-        assert eventually(lambda: all(is_gone(one.pid) for one in old.servers), 2)
+        until(lambda: all_ended(state), seconds=8)
+        until(lambda: all(is_gone(one.pid) for one in old.servers), seconds=2)
         someone.attach()
         assert embedded.status(state).supervisor not in (None, old.supervisor)
         with psycopg.connect(url) as conn:
@@ -376,7 +368,7 @@ def test_a_server_that_lost_its_supervisor_is_ended_but_one_started_by_hand_is_n
         stdin=subprocess.DEVNULL,
     ) as orphan:
         os.close(lock)
-        assert eventually(lambda: recipe.is_ready(orphan.pid), 8)
+        until(lambda: recipe.is_ready(orphan.pid), seconds=8)
         with user(state) as someone:
             told = someone.attach(valkey=False)
         if holds_lock:
@@ -390,7 +382,7 @@ def test_a_server_that_lost_its_supervisor_is_ended_but_one_started_by_hand_is_n
 
 def test_only_a_command_line_with_the_marker_is_ours() -> None:
     with subprocess.Popen(["sleep", "60.25"]) as process:
-        assert eventually(lambda: server.is_ours(process.pid, "60.25"), 2)
+        until(lambda: server.is_ours(process.pid, "60.25"), seconds=2)
         assert not server.is_ours(process.pid, "60.2")
         process.kill()
     assert not server.is_ours(process.pid, "60.25")
@@ -409,7 +401,7 @@ def test_servers_whose_folder_was_removed_leave(state: Path) -> None:
         someone.attach()
         status = embedded.status(state)
         state.rename(state.with_name("elsewhere"))
-        assert eventually(lambda: all(is_gone(one.pid) for one in status.servers), 8)
+        until(lambda: all(is_gone(one.pid) for one in status.servers), seconds=8)
         assert "error" not in someone.attach(), "the same process finds new ones"
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from marketing_pipeline.event_log.feedback import Recorded, Told, Verdict
 from marketing_pipeline_tests import ingest_service, webhooks
 from marketing_pipeline_tests.database_proxy import proxied
 from marketing_pipeline_tests.ingest_service import Service, log_lines
+from marketing_pipeline_tests.patience import until
 from marketing_pipeline_tests.pipeline import Sandbox, campaign, campaign_name, lead, record, run
 from marketing_pipeline_tests.undecided import ask, rows
 
@@ -582,10 +582,11 @@ def test_what_the_sandbox_tells_of_its_mails_comes_back_to_their_effects(
     record(database, [lead(n) for n in range(5)])
     record(database, [campaign(campaign_name(signed.home), "c1")])
     run(signed)
-    deadline = time.monotonic() + 30
-    while len(kept(database)) < 5 * 5 or len(suppressions(database)) < 5:
-        assert time.monotonic() < deadline, kept(database)
-        time.sleep(0.1)
+    until(
+        lambda: len(kept(database)) >= 5 * 5 and len(suppressions(database)) >= 5,
+        lambda: kept(database),
+        seconds=30,
+    )
     counted = rows(
         database,
         "select e.kind, f.provider, f.kind, count(*), count(distinct f.effect_id)"

@@ -4,12 +4,12 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 from marketing_pipeline.event_log import intake
 from marketing_pipeline_tests import ingest_service
 from marketing_pipeline_tests.ingest_service import Service, count, lead
+from marketing_pipeline_tests.patience import until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -284,10 +285,8 @@ def test_a_key_does_not_send_for_another_source(service: Service, database: str)
 def test_a_key_made_later_works_within_a_second(service: Service, database: str) -> None:
     assert service.post(lead()).status_code == 201  # the keys are in memory now
     key = ingest_service.new_key(database, "crm")
-    deadline = time.monotonic() + 1.5
-    while service.post(lead(source="crm"), Authorization=f"Bearer {key}").status_code != 201:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    of_crm = partial(service.post, lead(source="crm"), Authorization=f"Bearer {key}")
+    until(lambda: of_crm().status_code == 201, seconds=1.5, every=0.1)
 
 
 def test_a_revoked_key_stops_working_within_ten_seconds(service: Service, database: str) -> None:
@@ -298,10 +297,7 @@ def test_a_revoked_key_stops_working_within_ten_seconds(service: Service, databa
 
     assert service.post(lead()).status_code == 201
     asyncio.run(revoke())
-    deadline = time.monotonic() + 10.5
-    while service.post(lead()).status_code != 401:
-        assert time.monotonic() < deadline
-        time.sleep(0.25)
+    until(lambda: service.post(lead()).status_code == 401, seconds=10.5, every=0.25)
 
 
 def test_the_document_describes_every_path(service: Service) -> None:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from marketing_pipeline.cli import exclusion
 from marketing_pipeline.cli.exclusion import AlreadyRunning
 from marketing_pipeline.cli.processes import free_port, is_free, running
+from marketing_pipeline_tests.patience import until
 
 # A module that a child runs. It says when it is up, and when it was told to end.
 CHILD = """
@@ -73,16 +74,9 @@ def env(tmp_path: Path) -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(tmp_path)}
 
 
-def wait(until: Callable[[], object]) -> None:
-    ends = time.monotonic() + 20
-    while not until():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
-
-
 def pid(folder: Path, name: str) -> int:
     file = folder / f"{name}.pid"
-    wait(lambda: file.exists() and file.read_text())
+    until(lambda: file.exists() and file.read_text())
     return int(file.read_text())
 
 
@@ -103,7 +97,7 @@ def test_a_child_that_ends_is_told_with_the_last_words_of_its_log(
         started.check()  # known good: it lives
         started.start("two", "child", "two", str(tmp_path), "3")
         with pytest.raises(SystemExit) as left:
-            wait(started.check)
+            until(started.check)
     assert left.value.code == 2
     said = capsys.readouterr().err
     assert "two ended with 3: the last words" in said
@@ -150,7 +144,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path, env: dict[str,
         child = pid(tmp_path, "one")
         assert lives(child)
         parent.kill()
-    wait(lambda: not lives(child))
+    until(lambda: not lives(child))
     assert (tmp_path / "ended").read_text() == "one\n"
 
 

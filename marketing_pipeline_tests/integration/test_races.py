@@ -18,6 +18,7 @@ from marketing_pipeline.delivery.run import Report
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.event_log import intake, ledger, pauses
 from marketing_pipeline.event_log.pauses import Pause
+from marketing_pipeline_tests.patience import until_true
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
     campaign,
@@ -47,13 +48,6 @@ async def ask(conn: AsyncConnection[Any], query: str, *values: object) -> list[A
     return await (await conn.execute(query.encode(), values)).fetchall()
 
 
-async def until(conn: AsyncConnection[Any], query: str, seconds: float = 10) -> None:
-    """Wait until a query answers with true."""
-    async with asyncio.timeout(seconds):
-        while not (await ask(conn, query))[0][0]:  # noqa: ASYNC110 - it is another process's doing
-            await asyncio.sleep(0.01)
-
-
 async def person(conn: AsyncConnection[Any], number: int) -> UUID:
     query = "select id from recipients where address = %s"
     [(found,)] = await ask(conn, query, f"p{number}@example.com")
@@ -75,7 +69,7 @@ def test_a_lead_whose_insert_was_open_when_a_campaign_came_due_is_mailed(
             await insert(writer, [lead(99)])  # and no commit
             await insert(conn, [campaign(campaign_name(home), "c1"), post(1)])
             running = awake(used)
-            await until(conn, "select count(*) = 7 from effects where state = 'SENT'")
+            await until_true(conn, "select count(*) = 7 from effects where state = 'SENT'")
             await asyncio.sleep(ENOUGH)
             planned = "select count(*) from plans p join marketing_events m on m.id = p.event_id"
             assert await ask(conn, f"{planned} where type = 'CAMPAIGN_TRIGGER'") == [(0,)]
@@ -103,9 +97,9 @@ def test_an_effect_that_another_session_has_locked_holds_nobody_else_back(
             held_back = Pause(provider=site, until=now + timedelta(seconds=1.5), reason="a test")
             await pauses.keep(conn, held_back, now)
             running = awake(used)
-            await until(conn, "select count(*) = 20 from effects")
+            await until_true(conn, "select count(*) = 20 from effects")
             held = await ask(other, "select id::text from effects order by id limit 1 for update")
-            await until(conn, "select count(*) = 1 from effects where state <> 'SENT'")
+            await until_true(conn, "select count(*) = 1 from effects where state <> 'SENT'")
             await asyncio.sleep(ENOUGH)
             assert await ask(conn, "select id::text from effects where state <> 'SENT'") == held
             await other.rollback()
@@ -133,11 +127,11 @@ def test_while_a_suppression_is_being_written_its_person_is_not_claimed(
                 writer, await person(conn, 1), "email", "unsubscribed", datetime.now(UTC)
             )
             running = awake(used)
-            await until(conn, "select count(*) = 2 from effects")
+            await until_true(conn, "select count(*) = 2 from effects")
             await asyncio.sleep(ENOUGH)
             assert await ask(conn, "select count(*) from attempts") == [(0,)]
             await insert(conn, [post(1)])  # another provider's lane goes on meanwhile
-            await until(conn, "select count(*) = 1 from effects where state = 'SENT'")
+            await until_true(conn, "select count(*) = 1 from effects where state = 'SENT'")
             await writer.commit()
             await running
 
@@ -161,7 +155,7 @@ def test_a_suppression_that_is_taken_back_holds_nobody(
                 writer, await person(conn, 1), "email", "unsubscribed", datetime.now(UTC)
             )
             running = awake(used)
-            await until(conn, "select count(*) = 2 from effects")
+            await until_true(conn, "select count(*) = 2 from effects")
             await writer.rollback()
             await running
 
@@ -187,7 +181,7 @@ def test_once_an_unsubscribe_has_committed_no_attempt_starts_however_close_it_ra
         ):
             await insert(conn, [post(1)])
             running = awake(used, 3.0)
-            await until(conn, "select count(*) = 1 from effects where state = 'SENT'")
+            await until_true(conn, "select count(*) = 1 from effects where state = 'SENT'")
             for number in range(60):
                 await insert(conn, [lead(number)])
                 who = await person(conn, number)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from marketing_pipeline.delivery import high_water
 from marketing_pipeline.delivery.assembly import assemble, marks
 from marketing_pipeline.event_log import ledger, pauses
 from marketing_pipeline.event_log.pauses import Pause
+from marketing_pipeline_tests.patience import until
 from marketing_pipeline_tests.pipeline import (
     CHECKOUT,
     Sandbox,
@@ -63,13 +64,6 @@ def count(database: str, query: str) -> int:
         row = conn.execute(query.encode()).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def until(ready: Callable[[], bool], seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < ends, "it did not come to that"
-        time.sleep(0.02)
 
 
 def until_sent(database: str, least: int) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
@@ -34,6 +33,7 @@ from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.event_log.history import NO_SEQ
 from marketing_pipeline_tests import replay_log, replay_proof
 from marketing_pipeline_tests.fresh_settings import forget_settings
+from marketing_pipeline_tests.patience import until
 from marketing_pipeline_tests.replay_log import FIRST
 
 EVENTS = 31 * 20 + replay_log.CAMPAIGNS + replay_log.STEPS  # twenty a day, and these
@@ -344,13 +344,6 @@ def living(session: int) -> set[int]:
             if int(of) == session and state != "Z":
                 found.add(int(place.parent.name))
     return found
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from marketing_pipeline.sandbox import notices as forms
 from marketing_pipeline.sandbox.serve import running
 from marketing_pipeline_tests import published, webhooks
+from marketing_pipeline_tests.patience import until
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -84,13 +85,6 @@ def by_mailgun(sandbox: httpx.Client) -> str:
     files = {name: (None, value) for name, value in fields.items()}
     answer = sandbox.post("/mailgun/v3/mg.example.org/messages", files=files, auth=("api", "key"))
     return str(answer.raise_for_status().json()["id"])
-
-
-def until(done: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_resend_s_notices_have_its_documented_form_and_a_valid_signature(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -56,6 +56,7 @@ from marketing_pipeline.defs.zombies import GAP, QUIET, SETTLED, SILENT, Watch, 
 from marketing_pipeline.event_log import heartbeats
 from marketing_pipeline.event_log.redriving import Listed, Reconciliation
 from marketing_pipeline_tests.fresh_settings import forget_settings
+from marketing_pipeline_tests.patience import A_COLD_DAGSTER, until
 from marketing_pipeline_tests.pipeline import CHECKOUT, campaign, lead, record, run, statuses
 
 # Dagster warns of what it does itself: it reads old attributes, and hands on beta parameters.
@@ -65,7 +66,6 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LOOK = timedelta(seconds=10)  # between two looks of the sensor
 LINGER = "{ops: {deliver: {config: {linger_seconds: 120}}}}"
-PATIENCE = 60.0  # seconds; a cold Dagster on a busy small machine takes 20
 
 
 @pytest.fixture
@@ -120,13 +120,6 @@ def worker(installed: settings.Settings) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-def until(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < ends, f"not so after {PATIENCE:.0f} s"
-        time.sleep(0.1)
-
-
 def living() -> set[str]:
     return EventLog().ask(heartbeats.living)
 
@@ -150,7 +143,7 @@ def only_run(instance: DagsterInstance) -> tuple[str, DagsterRunStatus]:
 def test_a_run_that_was_killed_is_reported_failed_and_one_that_lives_never_is(
     instance: DagsterInstance, worker: "subprocess.Popen[str]", database: str
 ) -> None:
-    until(lambda: bool(living()))
+    until(living, seconds=A_COLD_DAGSTER)
     run_id, status = only_run(instance)
     assert living() == {run_id}
     assert status is DagsterRunStatus.STARTED
