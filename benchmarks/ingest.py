@@ -138,9 +138,7 @@ async def _bare(url: str, count: int) -> float:
     async with await AsyncConnection.connect(url, autocommit=True) as conn:
         began = time.perf_counter()
         for batch in batches:
-            async with conn.pipeline(), conn.transaction():
-                await intake.guard(conn, STATEMENT_PATIENCE)
-                await intake.record(conn, batch, now)
+            await intake.commit(conn, batch, now, STATEMENT_PATIENCE)
         return count * BATCH / (time.perf_counter() - began)
 
 

@@ -107,7 +107,7 @@ class Proxy:
     ) -> None:
         for data in _pieces(server):
             self._flows.wait()
-            if lose.is_set():  # the server has answered, so it has committed
+            if lose.is_set() and b"COMMIT\0" in data:  # its tag, so it has committed
                 break
             with suppress(OSError):
                 client.sendall(data)

@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncConnection, errors
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, tuple_row
 
 from marketing_pipeline.domain import digest, event
@@ -72,20 +74,35 @@ async def record(
 
     Once in a transaction, under READ COMMITTED: rows are locked in one order for all writers, so
     that any number of them may bring the same keys without a deadlock, and a second call would
-    start that order again. Inside `conn.pipeline()` a batch of new events takes two round trips,
-    the commit included. A repeat is the same payload, type and source, and the same time where
+    start that order again. A repeat is the same payload, type and source, and the same time where
     it names one: a sender who repeats an event without a time still gets DUPLICATE.
     """
     if not events:
         return []
-    addresses = sorted({e.address for e in events if e.address is not None})
-    if addresses:
-        await conn.execute(_SQL["recipients"], {"addresses": addresses, "now": now})
-    cursor = conn.cursor(row_factory=tuple_row)
-    await cursor.execute(_SQL["events"], _columns(events, now))
-    new = {key for key, _ in await cursor.fetchall()}
-    taken = await _taken(conn, events, new) if len(new) < len(events) else {}
-    return [_verdict(e, new, taken) for e in events]
+    return await _verdicts(conn, events, await _insert(conn, events, now))
+
+
+async def commit(
+    conn: AsyncConnection[Any], events: Sequence[NewEvent], now: datetime, patience: timedelta
+) -> list[Recorded]:
+    """`record` in a transaction of its own, guarded, and in one round trip.
+
+    conn: in autocommit mode. The server waits for no word of ours between insert and commit.
+    """
+    if not events:
+        return []
+    try:
+        async with conn.pipeline():
+            # `conn.transaction()` would wait for each of these.
+            await conn.execute("BEGIN", prepare=False)
+            await guard(conn, patience)
+            inserted = await _insert(conn, events, now)
+            await conn.execute("COMMIT", prepare=False)
+    except psycopg.Error:  # the commit was on its way already, and was skipped
+        if conn.info.transaction_status == TransactionStatus.INERROR:
+            await conn.rollback()
+        raise
+    return await _verdicts(conn, events, inserted)
 
 
 async def recipient(conn: AsyncConnection[Any], address: str, now: datetime) -> UUID:
@@ -146,6 +163,25 @@ async def active_keys(conn: AsyncConnection[Any]) -> Mapping[str, tuple[str, str
     cursor = conn.cursor(row_factory=tuple_row)
     rows = await (await cursor.execute(_SQL["active keys"])).fetchall()
     return {key_id: (source, secret_sha256) for key_id, source, secret_sha256 in rows}
+
+
+async def _insert(
+    conn: AsyncConnection[Any], events: Sequence[NewEvent], now: datetime
+) -> AsyncCursor[tuple[str, str]]:
+    """By the cursor come the keys that were not there before; after the end of a pipeline."""
+    addresses = sorted({e.address for e in events if e.address is not None})
+    if addresses:
+        await conn.execute(_SQL["recipients"], {"addresses": addresses, "now": now})
+    cursor = conn.cursor(row_factory=tuple_row)
+    return await cursor.execute(_SQL["events"], _columns(events, now))
+
+
+async def _verdicts(
+    conn: AsyncConnection[Any], events: Sequence[NewEvent], inserted: AsyncCursor[tuple[str, str]]
+) -> list[Recorded]:
+    new = {key for key, _ in await inserted.fetchall()}
+    taken = await _taken(conn, events, new) if len(new) < len(events) else {}
+    return [_verdict(e, new, taken) for e in events]
 
 
 def _columns(events: Sequence[NewEvent], now: datetime) -> dict[str, object]:

@@ -178,6 +178,5 @@ async def _alone(line: Line, e: NewEvent) -> Outcome | Unavailable:
 
 
 async def _transaction(line: Line, events: Sequence[NewEvent]) -> list[Recorded]:
-    async with line.reached() as conn, conn.pipeline(), conn.transaction():
-        await intake.guard(conn, STATEMENT_PATIENCE)
-        return await intake.record(conn, events, datetime.now(UTC))
+    async with line.reached() as conn:
+        return await intake.commit(conn, events, datetime.now(UTC), STATEMENT_PATIENCE)

@@ -4,7 +4,7 @@ import asyncio
 import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,18 @@ from marketing_pipeline.event_log.intake import Recorded, Verdict
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
 ACCEPTED, DUPLICATE, CONFLICT = Verdict
+PATIENCE = timedelta(seconds=10)  # more than anything here takes
+AT_THE_COMMIT = """
+create table seen (synchronous_commit text, statement_timeout text);
+create function at_the_commit() returns trigger language plpgsql as $$ begin
+    if new.payload->>'text' = 'bad' then raise exception 'refused at the commit'; end if;
+    insert into seen values
+        (current_setting('synchronous_commit'), current_setting('statement_timeout'));
+    return null;
+end $$;
+create constraint trigger at_the_commit after insert on marketing_events
+    deferrable initially deferred for each row execute function at_the_commit();
+"""
 
 
 def lead(address: str = "ada@example.com", key: str | None = None, **said: Any) -> NewEvent:
@@ -41,8 +53,7 @@ def post(key: str | None = None, text: str = "hello", **said: Any) -> NewEvent:
 async def recorded(
     conn: AsyncConnection[Any], events: Sequence[NewEvent], now: datetime = NOW
 ) -> list[Recorded]:
-    async with conn.pipeline(), conn.transaction():
-        return await intake.record(conn, events, now)
+    return await intake.commit(conn, events, now, PATIENCE)
 
 
 def record(database: str, *calls: Sequence[NewEvent]) -> list[list[Verdict]]:
@@ -183,7 +194,7 @@ def test_listeners_are_told_once_a_call_and_only_of_new_events(database: str) ->
 def test_a_call_that_is_rolled_back_leaves_nothing(database: str) -> None:
     async def run() -> None:
         async with await AsyncConnection.connect(database, autocommit=True) as conn:
-            async with conn.pipeline(), conn.transaction(force_rollback=True):
+            async with conn.transaction(force_rollback=True):
                 await intake.record(conn, [lead()], NOW)
             assert [r.verdict for r in await recorded(conn, [lead()])] == [ACCEPTED]
 
@@ -191,7 +202,7 @@ def test_a_call_that_is_rolled_back_leaves_nothing(database: str) -> None:
     assert rows(database, "select count(*) from marketing_events") == [(1,)]
 
 
-def test_a_call_works_outside_of_a_pipeline_too(database: str) -> None:
+def test_a_call_works_within_a_transaction_of_somebody_else_s_too(database: str) -> None:
     async def run() -> list[Recorded]:
         async with await AsyncConnection.connect(database) as conn:
             return await intake.record(conn, [post("k"), post("k")], NOW)
@@ -278,6 +289,66 @@ def test_two_calls_in_one_transaction_can_deadlock(database: str) -> None:
             )
 
     assert [type(e) for e in asyncio.run(run()) if e] == [errors.DeadlockDetected]
+
+
+async def two_statements(conn: AsyncConnection[Any], events: Sequence[NewEvent]) -> None:
+    """Known bad: the same without a pipeline, so that each commits alone."""
+    await intake.record(conn, events, NOW)
+
+
+async def one_commit(conn: AsyncConnection[Any], events: Sequence[NewEvent]) -> None:
+    await recorded(conn, events)
+
+
+@pytest.mark.parametrize(
+    ("way", "transactions"), [(one_commit, 1), (two_statements, 2)], ids=["", "known-bad"]
+)
+def test_people_and_events_are_one_transaction(
+    database: str, way: Callable[..., Awaitable[None]], transactions: int
+) -> None:
+    async def run() -> None:
+        async with await AsyncConnection.connect(database, autocommit=True) as conn:
+            await way(conn, [lead(), post(), lead("bo@example.com")])
+
+    asyncio.run(run())
+    found = rows(database, "select xmin from recipients union select xmin from marketing_events")
+    assert len(found) == transactions
+
+
+def test_what_is_refused_at_the_commit_is_an_error_and_the_next_is_taken(database: str) -> None:
+    async def run() -> list[Recorded]:
+        async with await AsyncConnection.connect(database, autocommit=True) as conn:
+            await conn.execute(AT_THE_COMMIT)
+            with pytest.raises(errors.RaiseException, match="refused at the commit"):
+                await recorded(conn, [lead(), post(text="bad")])
+            assert await (await conn.execute("select from recipients")).fetchall() == []
+            return await recorded(conn, [lead(), post()])
+
+    assert [one.verdict for one in asyncio.run(run())] == [ACCEPTED, ACCEPTED]
+
+
+def test_a_commit_is_guarded_to_its_end_and_no_further(database: str) -> None:
+    async def run() -> None:
+        async with await AsyncConnection.connect(database, autocommit=True) as conn:
+            await conn.execute(AT_THE_COMMIT)
+            await conn.execute("set synchronous_commit = off")
+            await intake.commit(conn, [post()], NOW, timedelta(milliseconds=1500))
+            await intake.record(conn, [post()], NOW)
+
+    asyncio.run(run())
+    assert rows(database, "table seen") == [("on", "1500ms"), ("off", "0")]
+
+
+def test_a_commit_that_waits_for_a_lock_ends_with_its_patience(database: str) -> None:
+    async def run() -> None:
+        first = await AsyncConnection.connect(database)
+        async with first, await AsyncConnection.connect(database, autocommit=True) as second:
+            await intake.record(first, [post("k")], NOW)
+            with pytest.raises(errors.QueryCanceled):
+                await intake.commit(second, [post("k"), lead()], NOW, timedelta(milliseconds=100))
+
+    asyncio.run(run())
+    assert rows(database, "select from recipients") == []
 
 
 def test_the_guard_ends_with_its_transaction(database: str) -> None:
