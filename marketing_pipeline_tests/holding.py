@@ -159,10 +159,8 @@ async def settle(conn: AsyncConnection, of: Claimed, **said: Any) -> None:
         Settlement(effect_id=one.id, claim_id=of.id, number=one.calls + 1, **(usual | said))
         for one in of.candidates
     ]
-    async with conn.transaction():
-        settled = await ledger.settle(conn, batch, now)
-    async with conn.transaction():
-        await ledger.complete(conn, sorted({one.event_id for one in settled}), now)
+    settled = await ledger.settle(conn, batch, now)
+    await ledger.complete(conn, sorted({one.event_id for one in settled}), now)
 
 
 THROTTLED: dict[str, Any] = {

@@ -31,6 +31,7 @@ from marketing_pipeline.domain.outcome import (
 from marketing_pipeline.domain.payload import UNSTORABLE
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline.event_log.ledger import Settlement
+from marketing_pipeline.event_log.round_trip import one_round_trip
 
 GATHER = 0.003  # seconds that a settlement waits for company: one commit for many
 GATHER_EVENTS = 0.01  # the same for completing events, for which nobody waits
@@ -181,7 +182,7 @@ class Settler:
                 await asyncio.sleep(AGAIN)
 
     async def _write(self, conn: psycopg.AsyncConnection, batch: Sequence[Settlement]) -> None:
-        for one in await settle(conn, batch):
+        for one in await ledger.settle(conn, batch, datetime.now(UTC)):
             if one.state == EffectState.UNKNOWN:
                 telemetry.emit("effect_unknown", effect=str(one.id), of=str(one.event_id))
             self.states[one.state] += 1
@@ -193,21 +194,8 @@ class Settler:
         await finish(conn, events, datetime.now(UTC))
 
 
-async def settle(
-    conn: psycopg.AsyncConnection, batch: Sequence[Settlement]
-) -> list[ledger.Settled]:
-    """Settle in one transaction; the events of what has ended are to be completed in another."""
-    async with conn.transaction():
-        settled = await ledger.settle(conn, batch, datetime.now(UTC))
-        # The body of a first attempt went with its outcome; earlier ones are kept until now.
-        ended = [one.id for one in settled if one.calls > 1 and EffectState(one.state) not in OPEN]
-        if ended:
-            await ledger.forget_bodies(conn, ended)
-    return settled
-
-
 async def finish(conn: psycopg.AsyncConnection, events: Iterable[UUID], now: datetime) -> None:
     """Derive the status of events after what changed them has committed."""
     if concerned := sorted(set(events)):
-        async with conn.transaction():
+        async with one_round_trip(conn):
             await ledger.complete(conn, concerned, now)

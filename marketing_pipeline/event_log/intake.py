@@ -10,14 +10,13 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg import AsyncConnection, AsyncCursor, errors
-from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row, tuple_row
 
 from marketing_pipeline.domain import digest, event
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.event_log import queries
+from marketing_pipeline.event_log.round_trip import one_round_trip
 
 _SQL = queries.load("intake.sql")
 
@@ -87,21 +86,13 @@ async def commit(
 ) -> list[Recorded]:
     """`record` in a transaction of its own, guarded, and in one round trip.
 
-    conn: in autocommit mode. The server waits for no word of ours between insert and commit.
+    conn: in autocommit mode.
     """
     if not events:
         return []
-    try:
-        async with conn.pipeline():
-            # `conn.transaction()` would wait for each of these.
-            await conn.execute("BEGIN", prepare=False)
-            await guard(conn, patience)
-            inserted = await _insert(conn, events, now)
-            await conn.execute("COMMIT", prepare=False)
-    except psycopg.Error:  # the commit was on its way already, and was skipped
-        if conn.info.transaction_status == TransactionStatus.INERROR:
-            await conn.rollback()
-        raise
+    async with one_round_trip(conn):
+        await guard(conn, patience)
+        inserted = await _insert(conn, events, now)
     return await _verdicts(conn, events, inserted)
 
 

@@ -121,7 +121,6 @@ class Settled:
     event_id: UUID
     day: date
     state: str
-    calls: int  # everything ever started for it
 
 
 async def due(conn: AsyncConnection, provider: str, limit: int) -> tuple[int, bool]:
@@ -228,30 +227,26 @@ async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: dat
 async def settle(
     conn: AsyncConnection, settlements: Sequence[Settlement], now: datetime
 ) -> list[Settled]:
-    """Write outcomes and new states; returns the effects whose claim still held."""
+    """Write outcomes and new states; returns the effects whose claim still held.
+
+    One statement, and so a transaction where `conn` is in autocommit mode.
+    """
     async with conn.cursor(row_factory=class_row(Settled)) as cursor:
         values = {"settlements": rows.document(settlements), "now": now}
         await cursor.execute(_SQL["settle"], values)
         return await cursor.fetchall()
 
 
-async def forget_bodies(conn: AsyncConnection, effects: Sequence[UUID]) -> None:
-    await conn.execute(_SQL["forget bodies"], {"ids": list(effects)})
-
-
-async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -> int:
-    """Derive the status of events of which nothing is open; how many it was written for.
+async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime) -> None:
+    """Derive the status of events of which nothing is open.
 
     Call it in a transaction of its own after the settling commit: two workers that settle an
     event's last two effects each see the other's still open until both have committed.
     """
     values = {"ids": list(events), "now": now}
-    ended = await (await conn.execute(_SQL["lock events"], values)).fetchall()
+    await conn.execute(_SQL["lock events"], values)
     await conn.execute(_SQL["mark moved"], values)
-    if not ended:
-        return 0
-    values["ids"] = [row[0] for row in ended]
-    return (await conn.execute(_SQL["complete"], values)).rowcount
+    await conn.execute(_SQL["complete"], values)
 
 
 async def stranded(conn: AsyncConnection, now: datetime) -> list[UUID]:

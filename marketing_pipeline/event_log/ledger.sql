@@ -148,18 +148,24 @@ with s as (
         as s (effect_id uuid, claim_id uuid, number int, outcome text, status_code smallint, latency interval,
               reason text, state text, due_at timestamptz, given_back bool, in_doubt bool, reference text)
 ), held as (
-    select e.id, s.number, s.state from effects e join s on s.effect_id = e.id
+    select e.id, e.calls, e.state = 'DOUBT' as in_doubt, s.number, s.state, s.outcome
+    from effects e join s on s.effect_id = e.id
     where (e.claim_id = s.claim_id and e.calls = s.number and e.state in ('SENDING', 'DOUBT'))
        or (s.state = 'SENT' and e.state <> 'SENT')
     order by e.id for update of e
 ), chosen as (  -- of two answers for one effect: that it was sent outweighs all else
-    select distinct on (id) id, number from held order by id, (state = 'SENT') desc, number desc
+    select distinct on (id) * from held order by id, (state = 'SENT') desc, number desc
 ), ended as (
     update attempts a set finished_at = %(now)s, outcome = s.outcome, status_code = s.status_code,
            latency = s.latency, reason = s.reason,
            request_body = case when s.state = 'DOUBT' then a.request_body end
     from s where a.effect_id = s.effect_id and a.number = s.number
       and (a.finished_at is null or s.outcome in ('ACCEPTED', 'FOUND'))
+), forgotten as (  -- bytes of other attempts, or of one that a sweep had ended, which a repeat might have needed
+    update attempts a set request_body = null
+    from chosen c where (c.calls > 1 or c.in_doubt) and c.state in ('SENT', 'FAILED', 'UNKNOWN')
+      and a.effect_id = c.id and a.request_body is not null
+      and (a.number <> c.number or (a.finished_at is not null and c.outcome not in ('ACCEPTED', 'FOUND')))
 )
 update effects e set
     state = s.state,
@@ -175,11 +181,7 @@ update effects e set
     sent_seq = case when s.state = 'SENT' then nextval('fact_seq') end,
     updated_at = %(now)s
 from s join chosen on chosen.id = s.effect_id and chosen.number = s.number where e.id = s.effect_id
-returning e.id, e.event_id, e.day, e.state, e.calls
-
--- forget bodies --
--- Bytes are kept only while a repeat might need them.
-update attempts set request_body = null where effect_id = any(%(ids)s) and request_body is not null
+returning e.id, e.event_id, e.day, e.state
 
 -- lock events --
 -- Locks events of which nothing is open, in one order, so that two who settle an event's last effects
@@ -192,7 +194,8 @@ where m.id = any(%(ids)s)
 order by m.id for update
 
 -- complete --
--- Derives the status of events whose every planned effect is in the ledger and closed.
+-- Derives the status of events whose every planned effect is in the ledger and closed. One whose last effect
+-- was settled since `lock events` began may be among them, and is left to whoever has it.
 with ready as (
     select m.id, (select sum(p.count) from plans p where p.event_id = m.id) as planned
     from marketing_events m
@@ -200,6 +203,7 @@ with ready as (
       and (select bool_and(p.inserted = p.count) from plans p where p.event_id = m.id)
       and (select true from effects o where o.event_id = m.id
            and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
+    for update of m skip locked
 ), ended as (
     select r.id, held.failed, held.retries, held.reason
     from ready r

@@ -13,6 +13,7 @@ from psycopg.rows import class_row, dict_row
 from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.domain.payload import UNSTORABLE
 from marketing_pipeline.event_log import ledger, queries
+from marketing_pipeline.event_log.round_trip import one_round_trip
 
 _SQL = queries.load("resolving.sql")
 NO_REFERENCE = "resolved"  # stands for the provider's name for it, where the person gave none
@@ -119,7 +120,7 @@ async def resolve(conn: AsyncConnection, effect_id: UUID, decided: Resolution) -
             await conn.execute(_SQL["notify"])
     event_id: UUID = standing["event_id"]
     if decided.action is Action.SENT:
-        async with conn.transaction():
+        async with one_round_trip(conn):
             await ledger.complete(conn, [event_id], datetime.now(UTC))
     row = await (await conn.execute(_SQL["status"], {"event_id": event_id})).fetchone()
     assert row is not None

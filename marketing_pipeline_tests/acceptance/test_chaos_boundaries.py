@@ -53,7 +53,7 @@ def test_a_quiet_run_shows_every_boundary_that_a_strike_is_for(one: Bench, batch
         "postgres < COMMIT after Writes planned effects",
         "postgres > COMMIT after Leases effects and writes their attempts",
         "postgres < COMMIT after Leases effects and writes their attempts",
-        "postgres < COMMIT after Writes what calls came to",
+        "postgres < Writes what calls came to",
         "valkey < EVALSHA grant",
         "valkey < EVALSHA high_water",
     ):

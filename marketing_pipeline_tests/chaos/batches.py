@@ -85,7 +85,12 @@ CHUNKED = Batch(  # a campaign whose plan takes more than one transaction
     events=lambda: [pipeline.lead(1), pipeline.lead(2), pipeline.campaign("news", "c1")],
     effects=4,
     variation="writes plans in small chunks",
-    about=("chunk", "Writes planned effects", "Plans whose effects", "Derives the status"),
+    about=(
+        "chunk",
+        "Writes planned effects",
+        "Plans whose effects",
+        "Locks events of which",
+    ),
 )
 BLIND = Batch(  # a hook that keeps no keys; no more than two of its posts are in flight at once
     name="blind",

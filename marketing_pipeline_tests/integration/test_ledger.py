@@ -230,6 +230,42 @@ def test_a_late_accepted_settles_whoever_holds_the_claim(database: str) -> None:
     asyncio.run(run())
 
 
+async def kept_bodies(conn: AsyncConnection) -> list[int]:
+    query = "select number from attempts where request_body is not null order by number"
+    return [row[0] for row in await (await conn.execute(query)).fetchall()]
+
+
+def test_bytes_are_kept_while_a_repeat_might_need_them_and_no_longer(database: str) -> None:
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            for number in (1, 2):
+                claim_id, [one] = await lock_and_claim(conn, MAIL)
+                doubt = {"outcome": "AMBIGUOUS", "state": EffectState.DOUBT, "in_doubt": True}
+                await settle(conn, answer(one, claim_id, due_at=datetime.now(UTC), **doubt))
+                assert await kept_bodies(conn) == [*range(1, number + 1)]
+            claim_id, [one] = await lock_and_claim(conn, MAIL)
+            await settle(conn, answer(one, claim_id))
+            assert await kept_bodies(conn) == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("late", [answer, refused])
+def test_of_an_attempt_that_a_sweep_had_ended_a_late_answer_leaves_no_bytes(
+    database: str, late: Callable[[Candidate, uuid.UUID], Settlement]
+) -> None:
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            claim_id, [one] = await lock_and_claim(conn, MAIL, ago=LEASE * 2)
+            await ledger.sweep(conn, MAIL, DELAY)
+            assert await kept_bodies(conn) == [1]
+            wanted = late(one, claim_id)
+            assert await settle(conn, wanted) == [wanted.state]
+            assert await kept_bodies(conn) == []
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("accepted", "late_first"),
     [
@@ -403,7 +439,7 @@ def test_completing_with_the_settlement_and_no_lock_would_leave_it_open(database
             assert await ledger.stranded(conn, now) == [], "not at once"
             later = now + timedelta(minutes=1)
             assert await ledger.stranded(conn, later) == [event_id]
-            assert await ledger.complete(conn, [event_id], later) == 1
+            await ledger.complete(conn, [event_id], later)
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())

@@ -14,7 +14,6 @@ from psycopg import AsyncConnection
 from marketing_pipeline import settings
 from marketing_pipeline.delivery import planner, settling
 from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.delivery.settling import settle
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.domain.event import EventType, NewEvent
@@ -81,7 +80,7 @@ class Log:
             "in_doubt": False,
             "reference": None,
         }
-        settled = await settle(self.conn, [Settlement(**(usual | said))])
+        settled = await ledger.settle(self.conn, [Settlement(**(usual | said))], datetime.now(UTC))
         await settling.finish(self.conn, [one.event_id for one in settled], datetime.now(UTC))
 
     async def fail(self, provider: str, **said: Any) -> list[tuple[UUID, UUID, int]]:
