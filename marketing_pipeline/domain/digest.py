@@ -2,24 +2,50 @@
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
+from types import NoneType
 from uuid import UUID, uuid5
 
+import orjson
 import rfc8785
 
 NAMESPACE = UUID("5f0ff3a5-6d5c-5c1e-9a53-6f2f4f0c8a51")  # ours; every identity below hangs on it
+_SCALARS = frozenset({str, int, bool, NoneType})
+_AS_RFC_8785 = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 def canonical(value: object) -> bytes:
     """The RFC 8785 form of a JSON value.
 
+    orjson takes a tenth of the time of rfc8785, which was a tenth of a delivery.
+
     Raises:
         ValueError: the value holds what RFC 8785 cannot express, such as an integer
             beyond 2**53 or a lone surrogate.
     """
+    if _is_common(value):
+        with suppress(orjson.JSONEncodeError):  # rfc8785 says why
+            return orjson.dumps(value, option=_AS_RFC_8785)
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]  # its type is narrower than what it takes
     except rfc8785.CanonicalizationError as error:
         raise ValueError(str(error)) from error
+
+
+def _is_common(value: object) -> bool:
+    """Does orjson write it as RFC 8785 does? Not a float, which it spells otherwise, nor keys that
+    it may sort otherwise: by code point, where RFC 8785 has UTF-16."""
+    if type(value) in _SCALARS:
+        return True
+    if isinstance(value, dict):
+        return all(map(_is_plain_key, value)) and all(map(_is_common, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_common, value))
+    return isinstance(value, str)  # a member of an enumeration
+
+
+def _is_plain_key(key: object) -> bool:
+    return isinstance(key, str) and key.isascii()
 
 
 def sha256(value: bytes) -> str:
