@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -78,13 +78,18 @@ async def record(
     """
     if not events:
         return []
-    return await _verdicts(conn, events, await _insert(conn, events, now))
+    inserted = await _insert(conn, events, now)
+    new = {key for key, _ in await inserted.fetchall()}
+    asked = _taken(events, new)
+    standing = await (await _look_up(conn, asked)).fetchall() if asked else []
+    return _verdicts(events, new, standing)
 
 
 async def commit(
     conn: AsyncConnection[Any], events: Sequence[NewEvent], now: datetime, patience: timedelta
 ) -> list[Recorded]:
-    """`record` in a transaction of its own, guarded, and in one round trip.
+    """`record` in a guarded transaction of its own: one round trip, and one more for keys that
+    were taken.
 
     conn: in autocommit mode.
     """
@@ -93,7 +98,14 @@ async def commit(
     async with one_round_trip(conn):
         await guard(conn, patience)
         inserted = await _insert(conn, events, now)
-    return await _verdicts(conn, events, inserted)
+    new = {key for key, _ in await inserted.fetchall()}
+    asked = _taken(events, new)
+    if not asked:
+        return _verdicts(events, new, [])
+    async with one_round_trip(conn):
+        await guard(conn, patience)
+        found = await _look_up(conn, asked)
+    return _verdicts(events, new, await found.fetchall())
 
 
 async def recipient(conn: AsyncConnection[Any], address: str, now: datetime) -> UUID:
@@ -159,20 +171,12 @@ async def active_keys(conn: AsyncConnection[Any]) -> Mapping[str, tuple[str, str
 async def _insert(
     conn: AsyncConnection[Any], events: Sequence[NewEvent], now: datetime
 ) -> AsyncCursor[tuple[str, str]]:
-    """By the cursor come the keys that were not there before; after the end of a pipeline."""
+    """The cursor gives the keys that were not there before, in a pipeline after its end."""
     addresses = sorted({e.address for e in events if e.address is not None})
     if addresses:
         await conn.execute(_SQL["recipients"], {"addresses": addresses, "now": now})
     cursor = conn.cursor(row_factory=tuple_row)
     return await cursor.execute(_SQL["events"], _columns(events, now))
-
-
-async def _verdicts(
-    conn: AsyncConnection[Any], events: Sequence[NewEvent], inserted: AsyncCursor[tuple[str, str]]
-) -> list[Recorded]:
-    new = {key for key, _ in await inserted.fetchall()}
-    taken = await _taken(conn, events, new) if len(new) < len(events) else {}
-    return [_verdict(e, new, taken) for e in events]
 
 
 def _columns(events: Sequence[NewEvent], now: datetime) -> dict[str, object]:
@@ -196,15 +200,22 @@ def _columns(events: Sequence[NewEvent], now: datetime) -> dict[str, object]:
     return {"events": json.dumps(rows), "now": now}
 
 
-async def _taken(
-    conn: AsyncConnection[Any], events: Sequence[NewEvent], new: set[str]
-) -> dict[str, _Standing]:
-    """The rows under the keys that were there before, or that came more than once."""
+def _taken(events: Sequence[NewEvent], new: Container[str]) -> list[str]:
+    """Keys that were there before, or that come more than once."""
     counts = Counter(e.idempotency_key for e in events)
-    asked = [key for key, count in counts.items() if key not in new or count > 1]
+    return [key for key, count in counts.items() if key not in new or count > 1]
+
+
+async def _look_up(conn: AsyncConnection[Any], keys: Sequence[str]) -> AsyncCursor[_Standing]:
     cursor = conn.cursor(row_factory=class_row(_Standing))
-    rows = await (await cursor.execute(_SQL["taken"], {"keys": asked})).fetchall()
-    return {row.idempotency_key: row for row in rows}
+    return await cursor.execute(_SQL["taken"], {"keys": keys})
+
+
+def _verdicts(
+    events: Sequence[NewEvent], new: set[str], standing: Iterable[_Standing]
+) -> list[Recorded]:
+    taken = {row.idempotency_key: row for row in standing}
+    return [_verdict(e, new, taken) for e in events]
 
 
 def _verdict(e: NewEvent, new: set[str], taken: Mapping[str, _Standing]) -> Recorded:
