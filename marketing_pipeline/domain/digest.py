@@ -17,7 +17,7 @@ _AS_RFC_8785 = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 def canonical(value: object) -> bytes:
     """The RFC 8785 form of a JSON value.
 
-    orjson takes a tenth of the time of rfc8785, which was a tenth of a delivery.
+    rfc8785 alone takes three to five times as long, which was a twentieth of a delivery.
 
     Raises:
         ValueError: the value holds what RFC 8785 cannot express, such as an integer
