@@ -1,19 +1,16 @@
 """Cuts, plans and `once` against a real PostgreSQL: open transactions, deaths, and rivals."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from marketing_pipeline import embedded
 from marketing_pipeline.campaigns import meaning
 from marketing_pipeline.delivery import campaigns, planner
 from marketing_pipeline.delivery.writing_out import CHUNK
@@ -31,16 +28,6 @@ PATIENCE = timedelta(seconds=10)  # for what is expected to end
 IMPATIENCE = timedelta(seconds=0.2)  # for what is not
 MANY = 5000  # people: two chunks and a half
 WELCOME = Template(hash="b" * 64, name="welcome", subject="s", html="h")
-
-
-@pytest.fixture(scope="module")
-def shared(servers: embedded.Servers, template: str) -> Iterator[str]:
-    """One database for the tests of this module that roll back what they do."""
-    name = f"shared_{uuid.uuid4().hex}"
-    with psycopg.connect(servers.database_url, autocommit=True) as admin:
-        admin.execute(f'create database "{name}" template "{template}"')
-        yield urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
-        admin.execute(f'drop database "{name}" with (force)')
 
 
 def body(once: timedelta | None = None, *, for_ever: bool = False, **step: Any) -> dict[str, Any]:
@@ -82,14 +69,6 @@ async def record(conn: AsyncConnection, *events: NewEvent) -> None:
 async def log(database: str, *events: NewEvent) -> AsyncIterator[AsyncConnection]:
     """A connection in autocommit mode to a log that holds these events."""
     async with await AsyncConnection.connect(database, autocommit=True) as conn:
-        await record(conn, *events)
-        yield conn
-
-
-@asynccontextmanager
-async def alone(database: str, *events: NewEvent) -> AsyncIterator[AsyncConnection]:
-    """The same, for a test of one connection that shares its database: rolled back at the end."""
-    async with log(database) as conn, conn.transaction(force_rollback=True):
         await record(conn, *events)
         yield conn
 
@@ -270,9 +249,9 @@ def test_whoever_only_reads_holds_no_cut_back(database: str) -> None:
     asyncio.run(run())
 
 
-def test_an_empty_log_has_an_empty_cut(shared: str) -> None:
+def test_an_empty_log_has_an_empty_cut(database: str) -> None:
     async def run() -> None:
-        async with alone(shared) as conn:
+        async with log(database) as conn:
             assert (await cuts.take(conn, NOW, IMPATIENCE)).seq == 0
 
     asyncio.run(run())
@@ -296,9 +275,9 @@ def test_a_campaign_waits_for_an_open_writer_and_leads_do_not(database: str) -> 
     asyncio.run(run())
 
 
-def test_planning_twice_writes_one_plan(shared: str) -> None:
+def test_planning_twice_writes_one_plan(database: str) -> None:
     async def run() -> None:
-        async with alone(shared, lead("1"), campaign("everybody", "c")) as conn:
+        async with log(database, lead("1"), campaign("everybody", "c")) as conn:
             rules = await keep(conn, body())
             await plan_all(conn, rules)
             query: LiteralString = (
@@ -462,10 +441,10 @@ def test_a_plan_is_finished_by_the_rules_it_names_whatever_the_file_says_now(dat
 
 
 async def _planned_in_turn(
-    shared: str, stored: dict[str, Any], *rounds: Sequence[NewEvent]
+    database: str, stored: dict[str, Any], *rounds: Sequence[NewEvent]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """States of effects and statuses of events after each round was recorded and planned."""
-    async with alone(shared) as conn:
+    async with log(database) as conn:
         rules = await keep(conn, stored)
         for events in rounds:
             await record(conn, *events)
@@ -484,27 +463,27 @@ async def _planned_in_turn(
     ],
 )
 def test_once_keeps_a_second_mail_from_a_person(
-    shared: str, stored: dict[str, Any], later: timedelta, second: str, together: bool
+    database: str, stored: dict[str, Any], later: timedelta, second: str, together: bool
 ) -> None:
     first, again = lead("1", at=NOW - 13 * MONTH), lead("2", at=NOW - 13 * MONTH + later)
     in_turn = [[first, again]] if together else [[first], [again]]
-    found, ends = asyncio.run(_planned_in_turn(shared, stored, *in_turn))
+    found, ends = asyncio.run(_planned_in_turn(database, stored, *in_turn))
     assert sorted(found.values()) == sorted(["PLANNED", second])
     refused = {key for key, state in found.items() if state == "SUPPRESSED"}
     assert {key for key, status in ends.items() if status == "COMPLETED"} == refused
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_after_the_span_of_once_a_person_is_reached_again(shared: str, together: bool) -> None:
+def test_after_the_span_of_once_a_person_is_reached_again(database: str, together: bool) -> None:
     first, again = lead("1", at=NOW - 2 * MONTH), lead("2", at=NOW - MONTH)
     in_turn = [[first, again]] if together else [[first], [again]]
-    found, _ = asyncio.run(_planned_in_turn(shared, body(MONTH), *in_turn))
+    found, _ = asyncio.run(_planned_in_turn(database, body(MONTH), *in_turn))
     assert found == {"1": "PLANNED", "2": "PLANNED"}
 
 
-def test_a_refused_mail_says_why(shared: str) -> None:
+def test_a_refused_mail_says_why(database: str) -> None:
     async def run() -> None:
-        async with alone(shared, lead("1"), lead("2")) as conn:
+        async with log(database, lead("1"), lead("2")) as conn:
             await plan_all(conn, await keep(conn, body(for_ever=True)))
             [refused] = await rows(conn, "select * from effects where state = 'SUPPRESSED'")
             assert refused["last_error"] == "once: another effect has reached this person, or will"
@@ -513,9 +492,9 @@ def test_a_refused_mail_says_why(shared: str) -> None:
     asyncio.run(run())
 
 
-def test_once_is_of_one_person(shared: str) -> None:
+def test_once_is_of_one_person(database: str) -> None:
     events = [lead(str(n), f"p{n}@example.com") for n in range(5)]
-    found, _ = asyncio.run(_planned_in_turn(shared, body(for_ever=True), events))
+    found, _ = asyncio.run(_planned_in_turn(database, body(for_ever=True), events))
     assert set(found.values()) == {"PLANNED"}
 
 
@@ -531,10 +510,10 @@ def test_once_is_of_one_person(shared: str) -> None:
     ],
 )
 def test_only_what_certainly_was_not_sent_frees_its_key(
-    shared: str, way: list[str], second: str
+    database: str, way: list[str], second: str
 ) -> None:
     async def run() -> None:
-        async with alone(shared, lead("1")) as conn:
+        async with log(database, lead("1")) as conn:
             rules = await keep(conn, body(for_ever=True))
             await plan_all(conn, rules)
             for state in way:
@@ -582,10 +561,10 @@ def test_of_two_planners_at_once_one_reaches_the_person(
 
 
 @pytest.mark.parametrize("age", [None, timedelta(hours=24)])
-def test_an_effect_expires_so_long_after_it_was_due(shared: str, age: timedelta | None) -> None:
+def test_an_effect_expires_so_long_after_it_was_due(database: str, age: timedelta | None) -> None:
     async def run() -> None:
         due = NOW - timedelta(hours=1)
-        async with alone(shared, lead("1", at=due)) as conn:
+        async with log(database, lead("1", at=due)) as conn:
             spoken: dict[str, Any] = {} if age is None else {"max_age": age.total_seconds()}
             await plan_all(conn, await keep(conn, body(**spoken)))
             [one] = await rows(conn, "select due_at, expires_at from effects")
@@ -594,12 +573,12 @@ def test_an_effect_expires_so_long_after_it_was_due(shared: str, age: timedelta 
     asyncio.run(run())
 
 
-def test_what_was_due_before_an_adoption_starts_in_doubt(shared: str) -> None:
+def test_what_was_due_before_an_adoption_starts_in_doubt(database: str) -> None:
     async def run() -> None:
         adopted = NOW - timedelta(hours=1)
         old, new = adopted - timedelta(minutes=1), adopted + timedelta(minutes=1)
         events = [lead("old", at=old), lead("new", "eve@example.com", at=new)]
-        async with alone(shared, *events) as conn:
+        async with log(database, *events) as conn:
             await conn.execute(
                 """update installation set adopted_at = %(at)s, look_at = %(at)s,
                    adopted_why = 'restored'""",

@@ -537,7 +537,6 @@ KEYED = [
     ("ledger.sql", "claim"),
     ("ledger.sql", "close unsent"),
     ("ledger.sql", "complete"),
-    ("ledger.sql", "forget bodies"),
     ("ledger.sql", "lock events"),
     ("ledger.sql", "mark moved"),
     ("ledger.sql", "people"),
