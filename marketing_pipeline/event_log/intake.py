@@ -3,7 +3,8 @@
 import json
 import secrets
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -76,13 +77,7 @@ async def record(
     start that order again. A repeat is the same payload, type and source, and the same time where
     it names one: a sender who repeats an event without a time still gets DUPLICATE.
     """
-    if not events:
-        return []
-    inserted = await _insert(conn, events, now)
-    new = {key for key, _ in await inserted.fetchall()}
-    asked = _taken(events, new)
-    standing = await (await _look_up(conn, asked)).fetchall() if asked else []
-    return _verdicts(events, new, standing)
+    return await _record(conn, events, now, nullcontext)
 
 
 async def commit(
@@ -93,19 +88,7 @@ async def commit(
 
     conn: in autocommit mode.
     """
-    if not events:
-        return []
-    async with one_round_trip(conn):
-        await guard(conn, patience)
-        inserted = await _insert(conn, events, now)
-    new = {key for key, _ in await inserted.fetchall()}
-    asked = _taken(events, new)
-    if not asked:
-        return _verdicts(events, new, [])
-    async with one_round_trip(conn):
-        await guard(conn, patience)
-        found = await _look_up(conn, asked)
-    return _verdicts(events, new, await found.fetchall())
+    return await _record(conn, events, now, lambda: _guarded(conn, patience))
 
 
 async def recipient(conn: AsyncConnection[Any], address: str, now: datetime) -> UUID:
@@ -166,6 +149,33 @@ async def active_keys(conn: AsyncConnection[Any]) -> Mapping[str, tuple[str, str
     cursor = conn.cursor(row_factory=tuple_row)
     rows = await (await cursor.execute(_SQL["active keys"])).fetchall()
     return {key_id: (source, secret_sha256) for key_id, source, secret_sha256 in rows}
+
+
+@asynccontextmanager
+async def _guarded(conn: AsyncConnection[Any], patience: timedelta) -> AsyncIterator[None]:
+    async with one_round_trip(conn):
+        await guard(conn, patience)
+        yield
+
+
+async def _record(
+    conn: AsyncConnection[Any],
+    events: Sequence[NewEvent],
+    now: datetime,
+    turn: Callable[[], AbstractAsyncContextManager[None]],
+) -> list[Recorded]:
+    """turn: what each statement that waits for an answer is executed in."""
+    if not events:
+        return []
+    async with turn():
+        inserted = await _insert(conn, events, now)
+    new = {key for key, _ in await inserted.fetchall()}
+    asked = _taken(events, new)
+    if not asked:
+        return _verdicts(events, new, [])
+    async with turn():
+        standing = await _look_up(conn, asked)
+    return _verdicts(events, new, await standing.fetchall())
 
 
 async def _insert(

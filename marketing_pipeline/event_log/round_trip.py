@@ -14,9 +14,9 @@ _OPEN = frozenset({TransactionStatus.INTRANS, TransactionStatus.INERROR})
 async def one_round_trip(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
     """What is executed in this block is committed at its end; read its cursors after that.
 
-    The server waits for no word of ours between two statements, nor do their locks. None of them
-    can depend on what another found. (`conn.transaction()` in a pipeline waits for its own BEGIN,
-    and before its COMMIT.)
+    The server waits for no word of ours between two statements, and holds no lock meanwhile. None
+    of them can depend on what another found. (`conn.transaction()` in a pipeline waits for its own
+    BEGIN, and before its COMMIT.)
 
     Raises:
         psycopg.Error: what the server refused; nothing is committed.
