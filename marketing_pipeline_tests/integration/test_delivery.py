@@ -248,7 +248,8 @@ def test_where_calls_take_long_none_is_claimed_in_vain(
     with psycopg.connect(database) as conn:
         row = conn.execute("select count(*) from attempts").fetchone()
     assert row is not None
-    assert (row[0] == 80) is careful
+    assert row[0] >= 80
+    assert (row[0] < 100) is careful  # of a machine that stands still, a grant may run out
 
 
 def limited(home: Path, connections: int) -> None:
