@@ -21,6 +21,7 @@ from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, versions
 from marketing_pipeline.event_log.holding import Action, Said
 from marketing_pipeline.event_log.ledger import Candidate, Settlement
+from marketing_pipeline.event_log.round_trip import one_round_trip
 from marketing_pipeline_tests.attempting import attempts
 from marketing_pipeline_tests.pipeline import campaign
 
@@ -160,7 +161,8 @@ async def settle(conn: AsyncConnection, of: Claimed, **said: Any) -> None:
         for one in of.candidates
     ]
     settled = await ledger.settle(conn, batch, now)
-    await ledger.complete(conn, sorted({one.event_id for one in settled}), now)
+    async with one_round_trip(conn):
+        await ledger.complete(conn, sorted({one.event_id for one in settled}), now)
 
 
 THROTTLED: dict[str, Any] = {

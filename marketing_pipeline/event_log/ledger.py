@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.event_log import queries, rows
+from marketing_pipeline.event_log.round_trip import one_round_trip
 
 _SQL = queries.load("ledger.sql")
 
@@ -227,13 +228,16 @@ async def close_unsent(conn: AsyncConnection, closed: Sequence[Closed], now: dat
 async def settle(
     conn: AsyncConnection, settlements: Sequence[Settlement], now: datetime
 ) -> list[Settled]:
-    """Write outcomes and new states; returns the effects whose claim still held.
+    """Write outcomes and new states, in one transaction; `conn` is idle and in autocommit mode.
 
-    One statement, and so a transaction where `conn` is in autocommit mode.
+    Returns the effects whose claim still held.
     """
+    values = {"settlements": rows.document(settlements), "now": now}
     async with conn.cursor(row_factory=class_row(Settled)) as cursor:
-        values = {"settlements": rows.document(settlements), "now": now}
-        await cursor.execute(_SQL["settle"], values)
+        async with one_round_trip(conn):
+            await cursor.execute(_SQL["settle"], values)
+            ids = [one.effect_id for one in settlements]
+            await conn.execute(_SQL["forget bodies"], {"ids": ids})
         return await cursor.fetchall()
 
 
@@ -242,6 +246,9 @@ async def complete(conn: AsyncConnection, events: Sequence[UUID], now: datetime)
 
     Call it in a transaction of its own after the settling commit: two workers that settle an
     event's last two effects each see the other's still open until both have committed.
+
+    Raises:
+        psycopg.DataError: there is no transaction, so none of the events stays locked.
     """
     values = {"ids": list(events), "now": now}
     await conn.execute(_SQL["lock events"], values)

@@ -135,10 +135,15 @@ select array_agg(effect_id) as effects, %(now)s::timestamptz as now, max(claim_n
 from begun having count(*) > 0
 
 -- close unsent --
--- Ends effects without a call: suppressed, past knowing, or impossible to render.
+-- Ends effects without a call: suppressed, past knowing, or impossible to render. The bytes of their attempts are
+-- forgotten: of what is in doubt no repeat can come any more.
+with c as (
+    select * from json_to_recordset(%(closed)s::json) as c (effect_id uuid, state text, reason text)
+), forgotten as (
+    update attempts a set request_body = null from c where a.effect_id = c.effect_id and a.request_body is not null
+)
 update effects e set state = c.state, last_error = c.reason, settled_at = %(now)s, updated_at = %(now)s
-from json_to_recordset(%(closed)s::json) as c (effect_id uuid, state text, reason text)
-where e.id = c.effect_id
+from c where e.id = c.effect_id
 
 -- settle --
 -- Writes what calls came to. A claim that is no longer held settles nothing, except that a late
@@ -148,8 +153,7 @@ with s as (
         as s (effect_id uuid, claim_id uuid, number int, outcome text, status_code smallint, latency interval,
               reason text, state text, due_at timestamptz, given_back bool, in_doubt bool, reference text)
 ), held as (
-    select e.id, e.calls, e.state = 'DOUBT' as in_doubt, s.number, s.state, s.outcome
-    from effects e join s on s.effect_id = e.id
+    select e.id, s.number, s.state from effects e join s on s.effect_id = e.id
     where (e.claim_id = s.claim_id and e.calls = s.number and e.state in ('SENDING', 'DOUBT'))
        or (s.state = 'SENT' and e.state <> 'SENT')
     order by e.id for update of e
@@ -161,11 +165,6 @@ with s as (
            request_body = case when s.state = 'DOUBT' then a.request_body end
     from s where a.effect_id = s.effect_id and a.number = s.number
       and (a.finished_at is null or s.outcome in ('ACCEPTED', 'FOUND'))
-), forgotten as (  -- bytes of other attempts, or of one that a sweep had ended, which a repeat might have needed
-    update attempts a set request_body = null
-    from chosen c where (c.calls > 1 or c.in_doubt) and c.state in ('SENT', 'FAILED', 'UNKNOWN')
-      and a.effect_id = c.id and a.request_body is not null
-      and (a.number <> c.number or (a.finished_at is not null and c.outcome not in ('ACCEPTED', 'FOUND')))
 )
 update effects e set
     state = s.state,
@@ -183,27 +182,38 @@ update effects e set
 from s join chosen on chosen.id = s.effect_id and chosen.number = s.number where e.id = s.effect_id
 returning e.id, e.event_id, e.day, e.state
 
+-- forget bodies --
+-- Bytes are kept only while a repeat might need them. A statement of its own after `settle`, which may have waited
+-- for a claim or a sweep: what these wrote is seen.
+update attempts a set request_body = null
+where a.effect_id = any(%(ids)s) and a.request_body is not null
+  and (select e.state from effects e where e.id = a.effect_id) in ('SENT', 'FAILED', 'SUPPRESSED', 'UNKNOWN')
+
 -- lock events --
 -- Locks events of which nothing is open, in one order, so that two who settle an event's last effects
--- decide one after the other. A campaign is left alone until its end: whoever ends it sees the others' work.
+-- decide one after the other, and leaves which these are to `complete`, that no answer has to be waited for. A
+-- campaign is left alone until its end: whoever ends it sees the others' work.
 -- (Scalar subqueries, here and below: `exists` would be answered by hashing all that is open.)
-select m.id from marketing_events m
-where m.id = any(%(ids)s)
-  and (select true from effects o where o.event_id = m.id
-       and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
-order by m.id for update
+with ended as (
+    select m.id from marketing_events m
+    where m.id = any(%(ids)s)
+      and (select true from effects o where o.event_id = m.id
+           and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
+    order by m.id for update
+)
+select set_config('marketing.ended', coalesce(array_agg(id), '{}')::text, true) from ended
 
 -- complete --
--- Derives the status of events whose every planned effect is in the ledger and closed. One whose last effect
--- was settled since `lock events` began may be among them, and is left to whoever has it.
+-- Derives the status of events whose every planned effect is in the ledger and closed. Only of those that
+-- `lock events` locked before this statement began: of others a resend could be missed.
 with ready as (
     select m.id, (select sum(p.count) from plans p where p.event_id = m.id) as planned
     from marketing_events m
-    where m.id = any(%(ids)s) and m.status in ('PROCESSING', 'FAILED')
+    where m.id = any(current_setting('marketing.ended')::uuid[])
+      and m.status in ('PROCESSING', 'FAILED')
       and (select bool_and(p.inserted = p.count) from plans p where p.event_id = m.id)
       and (select true from effects o where o.event_id = m.id
            and o.state in ('PLANNED', 'SENDING', 'DOUBT') limit 1) is null
-    for update of m skip locked
 ), ended as (
     select r.id, held.failed, held.retries, held.reason
     from ready r

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, DataError
 from psycopg.rows import dict_row
 
 from marketing_pipeline.delivery import planner
@@ -19,7 +19,9 @@ from marketing_pipeline.domain.rules import Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, queries, versions
 from marketing_pipeline.event_log.ledger import Candidate, Closed, Purpose, Settlement
-from marketing_pipeline_tests.attempting import attempts
+from marketing_pipeline.event_log.round_trip import one_round_trip
+from marketing_pipeline_tests.attempting import attempts, settle_openly
+from marketing_pipeline_tests.patience import until_true
 
 CRM, MAIL = "crm", "mail"
 WELCOME = Template(hash="b" * 64, name="welcome", subject="s", html="h")
@@ -41,6 +43,10 @@ RULES = Rules(
 )
 LEASE = timedelta(seconds=30)
 DELAY = timedelta(seconds=45)
+SQL = queries.load("ledger.sql")
+HOLDS_UP = """select exists (
+    select from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid)))"""
+THESE = "select set_config('marketing.ended', %s::uuid[]::text, true)"  # what `lock events` leaves
 
 
 def lead(key: str, address: str = "ada@example.com") -> NewEvent:
@@ -130,8 +136,19 @@ def refused(one: Candidate, claim_id: uuid.UUID) -> Settlement:
     )
 
 
+def doubtful(one: Candidate, claim_id: uuid.UUID, **said: Any) -> Settlement:
+    """An answer that leaves it open whether the call arrived; a repeat is due at once."""
+    doubt = {"outcome": "AMBIGUOUS", "state": EffectState.DOUBT, "in_doubt": True}
+    return answer(one, claim_id, **doubt | {"due_at": datetime.now(UTC), "reference": None} | said)
+
+
 async def settle(conn: AsyncConnection, *settlements: Settlement) -> list[str]:
     return [one.state for one in await ledger.settle(conn, settlements, datetime.now(UTC))]
+
+
+async def complete(conn: AsyncConnection, event_id: uuid.UUID) -> None:
+    async with one_round_trip(conn):
+        await ledger.complete(conn, [event_id], datetime.now(UTC))
 
 
 async def row(conn: AsyncConnection, query: str, *values: object) -> dict[str, Any]:
@@ -240,8 +257,7 @@ def test_bytes_are_kept_while_a_repeat_might_need_them_and_no_longer(database: s
         async with planned(database, [lead("1")]) as conn:
             for number in (1, 2):
                 claim_id, [one] = await lock_and_claim(conn, MAIL)
-                doubt = {"outcome": "AMBIGUOUS", "state": EffectState.DOUBT, "in_doubt": True}
-                await settle(conn, answer(one, claim_id, due_at=datetime.now(UTC), **doubt))
+                await settle(conn, doubtful(one, claim_id))
                 assert await kept_bodies(conn) == [*range(1, number + 1)]
             claim_id, [one] = await lock_and_claim(conn, MAIL)
             await settle(conn, answer(one, claim_id))
@@ -266,6 +282,71 @@ def test_of_an_attempt_that_a_sweep_had_ended_a_late_answer_leaves_no_bytes(
     asyncio.run(run())
 
 
+def test_an_answer_that_waits_for_a_claim_leaves_no_bytes_of_it(database: str) -> None:
+    """A late Accepted comes while the effect is claimed again, by a claim that ends in doubt."""
+
+    async def run() -> None:
+        async with (
+            planned(database, [lead("1")]) as conn,
+            await AsyncConnection.connect(database, autocommit=True) as other,
+        ):
+            lost, [one] = await lock_and_claim(conn, MAIL, ago=LEASE * 2)
+            await ledger.sweep(conn, MAIL, DELAY)
+            await due_again(conn)
+            async with other.transaction():
+                held, [again] = await lock_and_claim(other, MAIL)
+                late = asyncio.create_task(settle(conn, answer(one, lost)))
+                await until_true(other, HOLDS_UP)
+            assert await late == ["SENT"]
+            assert await settle(conn, doubtful(again, held)) == []
+            assert await kept_bodies(conn) == []
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_waits_for_a_sweep_leaves_no_bytes(database: str) -> None:
+    """The end of a repeat comes while its lease is swept."""
+
+    async def run() -> None:
+        async with (
+            planned(database, [lead("1")]) as conn,
+            await AsyncConnection.connect(database, autocommit=True) as other,
+        ):
+            claim_id, [one] = await lock_and_claim(conn, MAIL)
+            await settle(conn, doubtful(one, claim_id))
+            held, [again] = await lock_and_claim(conn, MAIL, ago=LEASE * 2)
+            async with other.transaction():
+                assert await ledger.sweep(other, MAIL, DELAY) == 1
+                gave_up = doubtful(
+                    again, held, state=EffectState.UNKNOWN, due_at=None, reason="why"
+                )
+                late = asyncio.create_task(settle(conn, gave_up))
+                await until_true(other, HOLDS_UP)
+            assert await late == ["UNKNOWN"]
+            assert await kept_bodies(conn) == []
+
+    asyncio.run(run())
+
+
+def test_what_ends_in_doubt_without_another_call_leaves_no_bytes(database: str) -> None:
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            claim_id, [one] = await lock_and_claim(conn, MAIL)
+            await settle(conn, doubtful(one, claim_id))
+            assert await kept_bodies(conn) == [1]
+            [one] = await ledger.lock_due(conn, MAIL, 1)
+            closed = Closed(
+                effect_id=one.id,
+                event_id=one.event_id,
+                state=EffectState.UNKNOWN,
+                reason="its key has lapsed",
+            )
+            await ledger.close_unsent(conn, [closed], datetime.now(UTC))
+            assert await kept_bodies(conn) == []
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("accepted", "late_first"),
     [
@@ -273,6 +354,8 @@ def test_of_an_attempt_that_a_sweep_had_ended_a_late_answer_leaves_no_bytes(
         ("lost", False),
         ("held", False),
         ("held", True),
+        ("both", False),
+        ("both", True),
     ],
 )
 def test_two_answers_for_one_effect_in_a_batch_never_hide_that_it_was_sent(
@@ -285,11 +368,17 @@ def test_two_answers_for_one_effect_in_a_batch_never_hide_that_it_was_sent(
             await due_again(conn)
             held, [again] = await lock_and_claim(conn, MAIL)
             batch = [
-                (answer if accepted == "lost" else unreached)(one, lost),
-                (answer if accepted == "held" else unreached)(again, held),
+                (unreached if accepted == "held" else answer)(one, lost),
+                (unreached if accepted == "lost" else answer)(again, held),
             ]
             await settle(conn, *(batch if late_first else reversed(batch)))
             assert (await effect(conn, one))["state"] == "SENT"
+            said = [(await attempt(conn, one, number))["outcome"] for number in (1, 2)]
+            assert said == [
+                "ACCEPTED" if accepted in {"lost", "both"} else "AMBIGUOUS",
+                "ACCEPTED" if accepted in {"held", "both"} else "UNREACHED",
+            ]
+            assert await kept_bodies(conn) == []
 
     asyncio.run(run())
 
@@ -398,15 +487,15 @@ async def _two_settlers(
         await AsyncConnection.connect(database) as right,
     ):
         for settler, (claim_id, [one]) in zip((left, right), claims, strict=True):
-            assert await settle(settler, answer(one, claim_id)) == ["SENT"]
+            await settle_openly(settler, answer(one, claim_id))
         yield left, right, claims[0][1][0].event_id
 
 
 async def _end(settler: AsyncConnection, event_id: uuid.UUID) -> None:
     """What follows a settlement: its commit, and the completion in a transaction of its own."""
     await settler.commit()
-    await ledger.complete(settler, [event_id], datetime.now(UTC))
-    await settler.commit()
+    await settler.set_autocommit(True)
+    await complete(settler, event_id)
 
 
 def test_two_settlers_of_an_events_last_effects_complete_it(database: str) -> None:
@@ -423,7 +512,6 @@ def test_two_settlers_of_an_events_last_effects_complete_it(database: str) -> No
 
 def test_completing_with_the_settlement_and_no_lock_would_leave_it_open(database: str) -> None:
     """The known-bad case of the test above, and what the sweep behind it is for."""
-    bare = queries.load("ledger.sql")["complete"]
 
     async def run() -> None:
         async with (
@@ -432,15 +520,55 @@ def test_completing_with_the_settlement_and_no_lock_would_leave_it_open(database
         ):
             now = datetime.now(UTC)
             for settler in (left, right):
-                await settler.execute(bare, {"ids": [event_id], "now": now})
+                await settler.execute(THESE, [[event_id]])
+                await settler.execute(SQL["complete"], {"now": now})
             await left.commit()
             await right.commit()
             assert await status(conn) == "PROCESSING"
             assert await ledger.stranded(conn, now) == [], "not at once"
             later = now + timedelta(minutes=1)
             assert await ledger.stranded(conn, later) == [event_id]
-            await ledger.complete(conn, [event_id], later)
+            await complete(conn, event_id)
             assert await status(conn) == "COMPLETED"
+
+    asyncio.run(run())
+
+
+def test_without_a_transaction_nothing_is_completed(database: str) -> None:
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            for provider in (CRM, MAIL):
+                claim_id, [one] = await lock_and_claim(conn, provider)
+                await settle(conn, answer(one, claim_id))
+            with pytest.raises(DataError, match="malformed array literal"):
+                await ledger.complete(conn, [one.event_id], datetime.now(UTC))
+            assert await status(conn) == "PROCESSING"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("careful", [True, False], ids=["careful", "known-bad"])
+def test_what_was_open_when_events_were_locked_is_left_to_who_ends_it(
+    database: str, careful: bool
+) -> None:
+    """Without its lock, work that a resend has just added could be missed."""
+
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            held = [await lock_and_claim(conn, provider) for provider in (CRM, MAIL)]
+            [(first, [contact]), (second, [mail])] = held
+            await settle(conn, answer(contact, first))
+            values = {"ids": [mail.event_id], "now": datetime.now(UTC)}
+            async with (
+                await AsyncConnection.connect(database, autocommit=True) as other,
+                conn.transaction(),
+            ):
+                await conn.execute(SQL["lock events"], values)
+                await settle(other, answer(mail, second))
+                if not careful:
+                    await conn.execute(THESE, [[mail.event_id]])
+                done = await conn.execute(SQL["complete"], values)
+                assert done.rowcount == (0 if careful else 1)
 
     asyncio.run(run())
 
@@ -479,7 +607,7 @@ def test_an_event_ends_as_its_effects_did(database: str, mail: str, ends: str) -
                     "reason": None if mail == "SENT" else "why",
                 }
                 await settle(conn, answer(one, claim_id, **said))
-            await ledger.complete(conn, [contact.event_id], datetime.now(UTC))
+            await complete(conn, contact.event_id)
             assert await status(conn) == ends
 
     asyncio.run(run())
@@ -492,13 +620,13 @@ def test_an_event_waits_until_its_whole_plan_is_written(database: str) -> None:
                 claim_id, [one] = await lock_and_claim(conn, provider)
                 await settle(conn, answer(one, claim_id))
             await conn.execute("update plans set count = 3")
-            await ledger.complete(conn, [one.event_id], datetime.now(UTC))
+            await complete(conn, one.event_id)
             assert await status(conn) == "PROCESSING", "a chunk is still to be written"
             await conn.execute("update plans set inserted = 3")
-            await ledger.complete(conn, [one.event_id], datetime.now(UTC))
+            await complete(conn, one.event_id)
             assert await status(conn) == "PROCESSING", "promised, and not in the ledger"
             await conn.execute("update plans set count = 2, inserted = 2")
-            await ledger.complete(conn, [one.event_id], datetime.now(UTC))
+            await complete(conn, one.event_id)
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())
@@ -510,10 +638,10 @@ def test_a_late_accepted_mends_an_event_that_had_failed(database: str) -> None:
             for provider, said in ((CRM, answer), (MAIL, refused)):
                 claim_id, [one] = await lock_and_claim(conn, provider)
                 await settle(conn, said(one, claim_id))
-            await ledger.complete(conn, [one.event_id], datetime.now(UTC))
+            await complete(conn, one.event_id)
             assert await status(conn) == "FAILED"
             assert await settle(conn, answer(one, claim_id)) == ["SENT"]
-            await ledger.complete(conn, [one.event_id], datetime.now(UTC))
+            await complete(conn, one.event_id)
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())

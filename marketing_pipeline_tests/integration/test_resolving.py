@@ -13,6 +13,7 @@ from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.event_log import ledger, resolving
 from marketing_pipeline.event_log.ledger import Settlement
 from marketing_pipeline.event_log.resolving import Action, CannotResolve, Resolution, Resolved
+from marketing_pipeline_tests.attempting import settle_openly
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
     campaign,
@@ -171,7 +172,7 @@ def test_a_late_accepted_wins_over_a_person(
             await psycopg.AsyncConnection.connect(database, autocommit=True) as person,
         ):
             async with worker.transaction():
-                await ledger.settle(worker, [late(effect_id)], datetime.now(UTC))
+                await settle_openly(worker, late(effect_id))
                 deciding = asyncio.create_task(resolving.resolve(person, effect_id, decided))
                 await asyncio.sleep(0.3)
                 assert not deciding.done(), "it waits for the lock"

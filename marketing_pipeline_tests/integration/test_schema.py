@@ -537,6 +537,7 @@ KEYED = [
     ("ledger.sql", "claim"),
     ("ledger.sql", "close unsent"),
     ("ledger.sql", "complete"),
+    ("ledger.sql", "forget bodies"),
     ("ledger.sql", "lock events"),
     ("ledger.sql", "mark moved"),
     ("ledger.sql", "people"),
@@ -636,6 +637,7 @@ def _plan(conn: Connection, file: str, name: str, mode: str) -> str:
     types = ", ".join(TYPES[name][0] for name in names)
     values = ", ".join(TYPES[name][1] for name in names)
     conn.execute(f"set plan_cache_mode = {mode}".encode())
+    conn.execute("select set_config('marketing.ended', array[gen_random_uuid()]::text, false)")
     conn.execute(f"prepare hot{f'({types})' if names else ''} as {text}".encode())
     execute = f"explain execute hot{f'({values})' if names else ''}"
     lines = conn.execute(execute.encode()).fetchall()
