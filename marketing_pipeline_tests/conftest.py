@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from marketing_pipeline import embedded, settings
 from marketing_pipeline.domain.effect import TRANSITIONS
 from marketing_pipeline.event_log import schema
 from marketing_pipeline_tests.pipeline import CHECKOUT, Sandbox
+
+# In the background of a script SIGINT is ignored, and would be by all that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _named(url: str, database: str) -> str:

@@ -249,9 +249,9 @@ def test_what_was_due_before_an_adoption_is_never_called_for_at_once(
     used: settings.Settings, database: str
 ) -> None:
     record(database, [post(1)])
-    adopt(used, timedelta(seconds=1))
+    adopt(used, timedelta(seconds=4))  # more than a run takes to begin
     record(database, [post(2)])
-    run(used, linger=3)
+    run(used, linger=6)
     assert states(database) == {"SENT": 2}
     early = "select count(*) from attempts, installation where started_at < look_at"
     assert value(database, early) == 1, "of the one that came after it"

@@ -25,7 +25,7 @@ def heeds_late(heeds: Connection) -> None:
 
 def says_so_too_early(heeds: Connection) -> None:
     heeds.send(None)
-    time.sleep(NEWBORN)
+    time.sleep(60)
     heeds_late(heeds)
 
 
