@@ -80,7 +80,7 @@ def record(database: str, events: Sequence[NewEvent]) -> None:
     asyncio.run(write())
 
 
-def run(used: settings.Settings, linger: float = 1.0) -> Report:
+def run(used: settings.Settings, linger: float = 1.0, max_run: float = 60.0) -> Report:
     assert used.database_url is not None
     assert used.redis_url is not None
     return deliver(
@@ -89,7 +89,7 @@ def run(used: settings.Settings, linger: float = 1.0) -> Report:
         database_url=used.database_url,
         redis_url=used.redis_url,
         linger=timedelta(seconds=linger),
-        max_run=timedelta(seconds=60),
+        max_run=timedelta(seconds=max_run),
     )
 
 

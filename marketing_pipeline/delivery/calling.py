@@ -45,21 +45,25 @@ class LastCheck:
     claim_expired: bool = False
 
     def __call__(self) -> None:
+        if not self.left():
+            what = "grant" if self.grant_expired else "claim"
+            raise NotWritten(f"the {what} ran out before the write")
+
+    def left(self) -> timedelta:
+        """How long a call may take that begins now; nothing where it must not."""
         now = clock()
-        if now > self.grant_until:
-            self.grant_expired = True
-            raise NotWritten("the grant ran out before the write")
-        if now > self.claim_until:
-            self.claim_expired = True
-            raise NotWritten("the claim ran out before the write")
+        self.grant_expired |= now > self.grant_until
+        self.claim_expired |= now >= self.claim_until
+        if self.grant_expired or self.claim_expired:
+            return timedelta(0)
+        return timedelta(seconds=self.claim_until - now)
 
 
 async def make(
     transport: Transport, provider: Provider, call: Call, now: datetime, check: LastCheck
 ) -> Made:
     """Call, or look up, once; `now` is the instant of calling."""
-    left = timedelta(seconds=check.claim_until - clock())
-    check.claim_expired = left <= timedelta(0)  # then there is no time to connect
+    left = check.left()
     if call.purpose is Purpose.LOOK_UP:
         inquiry = await http.look_up(
             transport,

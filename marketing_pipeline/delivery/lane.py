@@ -14,7 +14,7 @@ from marketing_pipeline.delivery import claiming
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.gate import LATEST, Health
+from marketing_pipeline.delivery.gate import LATEST
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.serving import Leave, Service
 from marketing_pipeline.delivery.settling import AGAIN, AWAY
@@ -52,7 +52,10 @@ class Lane:
     def __post_init__(self) -> None:
         self._slots = Slots(
             connections=self.destination.entry.connections,
-            brief=self.service.gate.life.total_seconds() / 2,
+            brief=min(
+                self.service.gate.life.total_seconds() / 2,
+                self.destination.entry.call_timeout.total_seconds() / 4,
+            ),
             ended=self.wake,
         )
 
@@ -102,9 +105,10 @@ class Lane:
             self._slots.beside(self._guarded(self._give_back(leave, claim)))
 
     def forgo(self, leave: Leave) -> None:
-        """Nothing came of it: a probe that nobody makes must not hold back the next one."""
+        """Nothing came of it, and nothing will: it uses up no limit and holds back no probe."""
         self._slots.kept -= leave.grant.calls
-        self.service.gate.note(leave.grant, Health.UNUSED)
+        giving_back = self.service.gate.give_back(leave.grant, leave.grant.calls)
+        self._slots.beside(self._guarded(giving_back))
 
     async def run(self) -> None:
         """Work until told to stop, then let what is under way end."""

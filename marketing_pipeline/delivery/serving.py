@@ -1,6 +1,7 @@
 """Serves one claimed effect: its call, what is decided on the answer, what that asks of all."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from psycopg_pool import AsyncConnectionPool
@@ -42,6 +43,10 @@ class Service:
     transport: Transport
     settler: Settler
     calls: int = 0  # made so far
+    _turns: asyncio.Semaphore = field(init=False)  # one a connection
+
+    def __post_init__(self) -> None:
+        self._turns = asyncio.Semaphore(self.destination.entry.connections)
 
     async def serve(self, call: Call, claim: Claim, leave: Leave) -> None:
         """Make the call, and hand what it came to over to be settled."""
@@ -52,7 +57,8 @@ class Service:
             claim_until=began + self.destination.entry.call_timeout.total_seconds(),
         )
         self.calls += 1
-        made = await calling.make(self.transport, self.destination.provider, call, now, check)
+        async with self._turns:  # in no call's time: waiting for a turn is not failing
+            made = await calling.make(self.transport, self.destination.provider, call, now, check)
         self.gate.note(leave.grant, made.health, made.observed)
         now += timedelta(seconds=claiming.clock() - began)
         decision = self._decide(call, made.answer, now)

@@ -184,10 +184,10 @@ returning e.id, e.event_id, e.day, e.state
 
 -- forget bodies --
 -- Bytes are kept only while a repeat might need them. A statement of its own after `settle`, which may have waited
--- for a claim or a sweep: what these wrote is seen.
+-- for a claim or a sweep: what these wrote is seen. What is PLANNED begins anew.
 update attempts a set request_body = null
 where a.effect_id = any(%(ids)s) and a.request_body is not null
-  and (select e.state from effects e where e.id = a.effect_id) in ('SENT', 'FAILED', 'SUPPRESSED', 'UNKNOWN')
+  and (select e.state from effects e where e.id = a.effect_id) not in ('SENDING', 'DOUBT')
 
 -- lock events --
 -- Locks events of which nothing is open, in one order, so that two who settle an event's last effects

@@ -1,19 +1,16 @@
 """Delivery against real PostgreSQL, Valkey and the sandbox, which judges what was done."""
 
 import asyncio
-import re
 import threading
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import psycopg
 import pytest
 
 from marketing_pipeline import settings
 from marketing_pipeline.delivery import replay, settling
-from marketing_pipeline.delivery.slots import Slots
 from marketing_pipeline.event_log import ledger
 from marketing_pipeline_tests.pipeline import (
     Sandbox,
@@ -195,72 +192,6 @@ def test_the_books_balance_at_every_instant_while_the_engine_works(
             seen[any(row[1] for row in rows)] += 1
     assert seen[True] > 50, "it was looked at while work was under way"
     assert states(database) == {"SENT": 2 * 150 + 50 + 50}
-
-
-def most_under_way(used: settings.Settings, database: str, sandbox: Sandbox) -> int:
-    """Of many posts that take a while each: how many were claimed and unsettled at once."""
-    slow = {"latency": {"webhook": 0.4}}
-    httpx.put(f"{sandbox.url}/_sandbox/settings", json=slow).raise_for_status()
-    record(database, [post(n) for n in range(80)])
-    engine = threading.Thread(target=run, args=(used,), kwargs={"linger": 0.2})
-    most = 0
-    with psycopg.connect(database, autocommit=True) as conn:
-        engine.start()
-        while engine.is_alive():
-            row = conn.execute("select count(*) from effects where state = 'SENDING'").fetchone()
-            assert row is not None
-            most = max(most, row[0])
-    assert states(database) == {"SENT": 80}
-    return most
-
-
-def test_of_a_backlog_no_more_is_claimed_than_can_be_called(
-    used: settings.Settings, database: str, sandbox: Sandbox, home: Path
-) -> None:
-    """One half is claimed while the other calls; a claim whose call had to wait could expire."""
-    limited(home, connections=10)
-    # An answer frees its connection some milliseconds before it is on record.
-    assert 5 < most_under_way(used, database, sandbox) <= 10 + 10
-
-
-def test_a_claim_of_more_than_can_be_called_would_be_seen(
-    used: settings.Settings, database: str, sandbox: Sandbox, home: Path
-) -> None:
-    """The known-bad case of the test above."""
-    limited(home, connections=40)
-    assert most_under_way(used, database, sandbox) > 10 + 10
-
-
-@pytest.mark.parametrize("careful", [True, False], ids=["careful", "known-bad"])
-def test_where_calls_take_long_none_is_claimed_in_vain(
-    used: settings.Settings,
-    database: str,
-    sandbox: Sandbox,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    careful: bool,
-) -> None:
-    """What waits for a connection for longer than its grant lives is called off."""
-    if not careful:
-        monkeypatch.setattr(Slots, "most", property(lambda slots: 2 * slots.connections))
-    limited(home, connections=10)
-    most_under_way(used, database, sandbox)
-    with psycopg.connect(database) as conn:
-        row = conn.execute("select count(*) from attempts").fetchone()
-    assert row is not None
-    assert row[0] >= 80
-    assert (row[0] < 100) is careful  # of a machine that stands still, a grant may run out
-
-
-def limited(home: Path, connections: int) -> None:
-    file = home / "campaigns" / "demo.yaml"
-    text, found = re.subn(
-        r"( {4}url: .*/hooks/content\n) {4}limits: .*",
-        rf"\1    limits: [{{calls: 10000, per: 1s}}]\n    connections: {connections}",
-        file.read_text(),
-    )
-    assert found == 1
-    file.write_text(text)
 
 
 def test_a_provider_that_was_set_up_anew_is_not_asked_about_calls_of_the_old_one(

@@ -266,7 +266,7 @@ def test_bytes_are_kept_while_a_repeat_might_need_them_and_no_longer(database: s
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("late", [answer, refused])
+@pytest.mark.parametrize("late", [answer, refused, unreached])
 def test_of_an_attempt_that_a_sweep_had_ended_a_late_answer_leaves_no_bytes(
     database: str, late: Callable[[Candidate, uuid.UUID], Settlement]
 ) -> None:
