@@ -73,6 +73,8 @@ class Turn:
     async def claim(self, conn: AsyncConnection) -> Sequence[NewAttempt]:
         """Make the requests of what there is leave for; nothing of it is on record yet."""
         if not self._leaves and all(one.done() for one in self._asking):
+            for one in self._asking:
+                one.result()  # an error here is a bug: it must be seen
             return []
         wanted = [one for effects in self._wanted.values() for _, one in effects]
         people = {one.recipient_id for one in wanted if one.recipient_id}

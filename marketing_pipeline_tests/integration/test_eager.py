@@ -282,6 +282,18 @@ def test_what_the_transaction_did_not_keep_is_not_called_and_keeps_no_connection
     assert set(sandbox.acts().values()) == {1}
 
 
+def test_what_is_wrong_with_asking_for_leave_is_seen(
+    used: settings.Settings, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wrong(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Lane, "reserve", wrong)
+    record(database, [post(1)])
+    with pytest.RaisesGroup(ZeroDivisionError):
+        run(used)
+
+
 @pytest.mark.parametrize(
     "obstacle",
     [
