@@ -14,6 +14,7 @@ from psycopg import AsyncConnection
 from marketing_pipeline.campaigns import meaning
 from marketing_pipeline.delivery import campaigns, planner
 from marketing_pipeline.delivery.holding import Report, control
+from marketing_pipeline.delivery.settling import finish
 from marketing_pipeline.domain.effect import EffectState
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.domain.rules import Rules
@@ -21,7 +22,6 @@ from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, versions
 from marketing_pipeline.event_log.holding import Action, Said
 from marketing_pipeline.event_log.ledger import Candidate, Settlement
-from marketing_pipeline.event_log.round_trip import one_round_trip
 from marketing_pipeline_tests.attempting import attempts
 from marketing_pipeline_tests.pipeline import campaign
 
@@ -161,8 +161,7 @@ async def settle(conn: AsyncConnection, of: Claimed, **said: Any) -> None:
         for one in of.candidates
     ]
     settled = await ledger.settle(conn, batch, now)
-    async with one_round_trip(conn):
-        await ledger.complete(conn, sorted({one.event_id for one in settled}), now)
+    await finish(conn, (one.event_id for one in settled), now)
 
 
 THROTTLED: dict[str, Any] = {

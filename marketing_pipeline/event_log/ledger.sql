@@ -184,7 +184,8 @@ returning e.id, e.event_id, e.day, e.state
 
 -- forget bodies --
 -- Bytes are kept only while a repeat might need them. A statement of its own after `settle`, which may have waited
--- for a claim or a sweep: what these wrote is seen. What is PLANNED begins anew.
+-- for a claim or a sweep: what these wrote is seen. (Most went with their attempt's outcome.) What is PLANNED
+-- begins anew.
 update attempts a set request_body = null
 where a.effect_id = any(%(ids)s) and a.request_body is not null
   and (select e.state from effects e where e.id = a.effect_id) not in ('SENDING', 'DOUBT')

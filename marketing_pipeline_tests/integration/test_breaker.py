@@ -15,9 +15,8 @@ from marketing_pipeline_tests.pipeline import Sandbox, lead, post, record, sent,
 
 POSTS = 100
 IN_A_ROW = 20  # campaigns/demo.yaml
-CLAIMED = (
-    2 * 10
-)  # calls that have leave when it opens: two for each connection where they are brief
+# Calls that have leave when it opens: two for each connection where they are brief.
+CLAIMED = 2 * 10
 PROBES = 3
 
 

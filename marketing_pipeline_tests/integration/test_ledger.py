@@ -12,6 +12,7 @@ from psycopg import AsyncConnection, DataError
 from psycopg.rows import dict_row
 
 from marketing_pipeline.delivery import planner
+from marketing_pipeline.delivery.settling import finish
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.effect import EffectKind, EffectState
 from marketing_pipeline.domain.event import EventType, NewEvent
@@ -19,7 +20,6 @@ from marketing_pipeline.domain.rules import Priority, Route, Rules, TemplateRef
 from marketing_pipeline.domain.template import Template
 from marketing_pipeline.event_log import intake, ledger, queries, versions
 from marketing_pipeline.event_log.ledger import Candidate, Closed, Purpose, Settlement
-from marketing_pipeline.event_log.round_trip import one_round_trip
 from marketing_pipeline_tests.attempting import attempts, settle_openly
 from marketing_pipeline_tests.patience import until_true
 
@@ -144,11 +144,6 @@ def doubtful(one: Candidate, claim_id: uuid.UUID, **said: Any) -> Settlement:
 
 async def settle(conn: AsyncConnection, *settlements: Settlement) -> list[str]:
     return [one.state for one in await ledger.settle(conn, settlements, datetime.now(UTC))]
-
-
-async def complete(conn: AsyncConnection, event_id: uuid.UUID) -> None:
-    async with one_round_trip(conn):
-        await ledger.complete(conn, [event_id], datetime.now(UTC))
 
 
 async def row(conn: AsyncConnection, query: str, *values: object) -> dict[str, Any]:
@@ -495,7 +490,7 @@ async def _end(settler: AsyncConnection, event_id: uuid.UUID) -> None:
     """What follows a settlement: its commit, and the completion in a transaction of its own."""
     await settler.commit()
     await settler.set_autocommit(True)
-    await complete(settler, event_id)
+    await finish(settler, [event_id], datetime.now(UTC))
 
 
 def test_two_settlers_of_an_events_last_effects_complete_it(database: str) -> None:
@@ -528,7 +523,7 @@ def test_completing_with_the_settlement_and_no_lock_would_leave_it_open(database
             assert await ledger.stranded(conn, now) == [], "not at once"
             later = now + timedelta(minutes=1)
             assert await ledger.stranded(conn, later) == [event_id]
-            await complete(conn, event_id)
+            await finish(conn, [event_id], later)
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())
@@ -607,7 +602,7 @@ def test_an_event_ends_as_its_effects_did(database: str, mail: str, ends: str) -
                     "reason": None if mail == "SENT" else "why",
                 }
                 await settle(conn, answer(one, claim_id, **said))
-            await complete(conn, contact.event_id)
+            await finish(conn, [contact.event_id], datetime.now(UTC))
             assert await status(conn) == ends
 
     asyncio.run(run())
@@ -620,13 +615,13 @@ def test_an_event_waits_until_its_whole_plan_is_written(database: str) -> None:
                 claim_id, [one] = await lock_and_claim(conn, provider)
                 await settle(conn, answer(one, claim_id))
             await conn.execute("update plans set count = 3")
-            await complete(conn, one.event_id)
+            await finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "PROCESSING", "a chunk is still to be written"
             await conn.execute("update plans set inserted = 3")
-            await complete(conn, one.event_id)
+            await finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "PROCESSING", "promised, and not in the ledger"
             await conn.execute("update plans set count = 2, inserted = 2")
-            await complete(conn, one.event_id)
+            await finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())
@@ -638,10 +633,10 @@ def test_a_late_accepted_mends_an_event_that_had_failed(database: str) -> None:
             for provider, said in ((CRM, answer), (MAIL, refused)):
                 claim_id, [one] = await lock_and_claim(conn, provider)
                 await settle(conn, said(one, claim_id))
-            await complete(conn, one.event_id)
+            await finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "FAILED"
             assert await settle(conn, answer(one, claim_id)) == ["SENT"]
-            await complete(conn, one.event_id)
+            await finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())
