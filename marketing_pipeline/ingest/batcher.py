@@ -115,7 +115,8 @@ class Batcher:
         while True:
             groups = await self._gather()
             try:
-                await _flush(line, [g for g in groups if not g.answer.done()])
+                if waiting := [g for g in groups if not g.answer.done()]:
+                    await _flush(line, waiting)
             finally:
                 for _ in groups:
                     self._queue.task_done()

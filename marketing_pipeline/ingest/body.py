@@ -162,8 +162,11 @@ class _Twice(Exception):
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in names if names.count(name) > 1))
+        seen = set[str]()
+        for name, _ in pairs:  # a body may hold half a million names: one walk
+            if name in seen:
+                raise _Twice(name)
+            seen.add(name)
     return found
 
 

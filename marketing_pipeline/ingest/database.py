@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -36,16 +37,24 @@ class Line:
 
     @asynccontextmanager
     async def reached(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """The connection, in autocommit mode, for as long as patience lasts.
+        """The connection, in autocommit mode, for as long as patience lasts; then it is cut.
+
+        (A query that is cancelled asks the server to stop, and waits for that twice five seconds.)
 
         Raises:
             Unavailable: the database cannot be reached, does not answer, or refuses for reasons
                 of its own. What is the fault of the data (`POISON`) passes through as it is.
         """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._patience.total_seconds()
         try:
-            async with asyncio.timeout(self._patience.total_seconds()):
+            async with asyncio.timeout_at(ends):
                 conn = await self._open()
+            end = loop.call_at(ends, _cut, conn)
+            try:
                 yield conn
+            finally:
+                end.cancel()
         except POISON:
             raise
         except (psycopg.Error, OSError, TimeoutError) as error:
@@ -77,3 +86,12 @@ class Line:
         if self._lost:
             _log.info("database_restored")
         self._lost = False
+
+
+def _cut(conn: AsyncConnection[Any]) -> None:
+    """Whoever waits for an answer on it hears at once that none comes."""
+    with (
+        suppress(psycopg.Error, OSError),  # it has ended by itself
+        socket.fromfd(conn.fileno(), socket.AF_INET, socket.SOCK_STREAM) as same,
+    ):
+        same.shutdown(socket.SHUT_RDWR)

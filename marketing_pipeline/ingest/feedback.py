@@ -6,7 +6,8 @@ Each is answered 200, known or new: Mailgun's page names no other status after w
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
@@ -120,18 +121,14 @@ class Feedback:
         await self._line.close()
 
     async def _take(self, provider: str, notice: Notice, now: datetime) -> Answer:
-        if notice.token is not None and self._vouches_for_another(provider, notice):
-            _refused(provider, "its signature came before, with another notice")
-            raise Rejected(problem.unsigned())
         try:
-            recorded = await self._record(_told(provider, notice), now)
+            async with self._own_turn():
+                recorded = await self._record(provider, notice, now)
         except Unavailable as error:
             raise Rejected(problem.unavailable(str(error), "send it again")) from None
         if recorded.verdict is Verdict.EARLY:
             detail = "a call to this recipient is not settled yet"
             raise Rejected(problem.unavailable(detail, "send it again a little later"))
-        if notice.token is not None:
-            self._remember(provider, notice.token, notice.id)
         if recorded.verdict is Verdict.RECORDED:
             telemetry.emit(
                 "feedback_recorded",
@@ -142,7 +139,8 @@ class Feedback:
             )
         return as_json({"status": str(recorded.verdict)})
 
-    async def _record(self, told: Told, now: datetime) -> Recorded:
+    @asynccontextmanager
+    async def _own_turn(self) -> AsyncIterator[None]:
         """Who waits behind a database that does not answer gives up as the first one does."""
         try:
             async with asyncio.timeout(PATIENCE.total_seconds()):
@@ -150,11 +148,21 @@ class Feedback:
         except TimeoutError:
             raise Unavailable("too many notices are waiting to be recorded") from None
         try:
-            async with self._line.reached() as conn, conn.transaction():
-                await intake.guard(conn, STATEMENT_PATIENCE)
-                return await feedback.record(conn, told, now)
+            yield
         finally:
             self._turn.release()
+
+    async def _record(self, provider: str, notice: Notice, now: datetime) -> Recorded:
+        """In a turn of its own: of many under one signature, one at most is recorded."""
+        if notice.token is not None and self._vouches_for_another(provider, notice):
+            _refused(provider, "its signature came before, with another notice")
+            raise Rejected(problem.unsigned())
+        async with self._line.reached() as conn, conn.transaction():
+            await intake.guard(conn, STATEMENT_PATIENCE)
+            recorded = await feedback.record(conn, _told(provider, notice), now)
+        if notice.token is not None and recorded.verdict is not Verdict.EARLY:
+            self._remember(provider, notice.token, notice.id)
+        return recorded
 
     def _vouches_for_another(self, provider: str, notice: Notice) -> bool:
         """Whether somebody who saw a signature that covers no body has put another under it."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -346,6 +348,24 @@ def test_a_signature_of_mailgun_s_vouches_for_one_notice(
     forged = webhooks.mailgun("complained", mail.id, mail.address, at, id="made-up")
     assert desk.by_mailgun(forged).status_code == 401
     assert suppressions(database) == []
+
+
+def test_of_many_notices_at_once_under_one_signature_one_is_taken(
+    signed: settings.Settings, desk: Desk, database: str
+) -> None:
+    mail = welcomed(signed)
+    at = webhooks.now()
+    bodies = [
+        webhooks.mailgun("complained", mail.id, mail.address, at, id=f"id-{n}") for n in range(8)
+    ]
+    with psycopg.connect(database) as blocker, ThreadPoolExecutor(8) as pool:
+        blocker.execute("lock table feedback in access exclusive mode")
+        answers = [pool.submit(desk.by_mailgun, body) for body in bodies]
+        time.sleep(1)  # all have been read, and none is recorded
+        blocker.rollback()
+        statuses = sorted(one.result().status_code for one in answers)
+    assert statuses == [200] + [401] * 7
+    assert len(kept(database)) == 1
 
 
 def test_who_has_no_secret_here_is_told_nothing_and_the_log_what_to_do(

@@ -19,6 +19,7 @@ import pytest
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, InvalidEvent, NewEvent
 from marketing_pipeline.event_log.intake import Recorded, Verdict
+from marketing_pipeline.ingest import senders
 from marketing_pipeline.ingest.batcher import Batcher, Outcome
 from marketing_pipeline.ingest.database import Unavailable
 from marketing_pipeline_tests import ingest_service
@@ -147,6 +148,20 @@ def test_a_database_that_hangs_is_given_up_in_time(
     accepted_within(service, 12)
 
 
+def test_keys_that_are_too_old_to_be_trusted_are_waited_for_no_longer_than_that(
+    service: Service, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service.post(lead()).status_code == 201
+    monkeypatch.setattr(senders, "REVOKED_WITHIN", timedelta(0))
+    proxy.freeze()
+    began = time.monotonic()
+    assert_unavailable(service.post(lead()))
+    assert 3 < time.monotonic() - began < 8, "known bad: a query that is cancelled takes 15 s"
+    proxy.cut()
+    proxy.thaw()
+    accepted_within(service, 12)
+
+
 def test_a_table_that_is_locked_is_waited_for_no_longer_than_the_sender_waits(
     service: Service, database: str
 ) -> None:
@@ -269,3 +284,24 @@ def test_beyond_its_backlog_the_batcher_takes_nothing(database: str, proxy: Prox
     assert sum("too many" in str(answer) for answer in answers) == 2
     assert sum("in time" in str(answer) for answer in answers) == 10
     assert count(database) == 1, "what its sender gave up before the flush is not recorded"
+
+
+def test_what_every_sender_gave_up_keeps_no_service_from_ending(
+    database: str, proxy: Proxy
+) -> None:
+    async def run() -> list[object]:
+        patience = timedelta(seconds=1)
+        async with (
+            asyncio.timeout(None) as whole,
+            Batcher(proxy.url, flushers=1, patience=patience) as batcher,
+        ):
+            await batcher.record([made(key="first")])
+            proxy.freeze()
+            waiting = [batcher.record([made(key=str(n))]) for n in range(3_000)]
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+            # Known bad: each hundred of them open a connection, and wait a second for it.
+            whole.reschedule(asyncio.get_running_loop().time() + 10)
+        return list(answers)
+
+    assert all(isinstance(one, Unavailable) for one in asyncio.run(run()))
+    assert count(database) == 1

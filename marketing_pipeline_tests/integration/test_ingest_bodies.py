@@ -213,6 +213,15 @@ def test_a_declared_body_that_is_too_large_is_refused_unread(service: Service) -
     assert b"100 Continue" not in answer
 
 
+def test_a_name_that_is_there_twice_is_found_among_half_a_million(service: Service) -> None:
+    """Known bad: to count each of them takes an hour, in which nobody else is served."""
+    names = "".join(f'"{n:x}":0,' for n in range(400_000))
+    content = f'[{{{names}"twice":1,"twice":2}}]'.encode()
+    assert 3 * 2**20 < len(content) < 4 * 2**20
+    answer = service.post_raw(content, "/events/batch")
+    assert (answer.status_code, answer.json()["field"]) == (422, "twice")
+
+
 def test_a_body_that_does_not_arrive_is_given_up(service: Service) -> None:
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", service.port), timeout=15) as sender:
