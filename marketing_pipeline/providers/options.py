@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr
 
 from marketing_pipeline.domain.effect import Contract, EffectKind
@@ -42,10 +43,18 @@ def _sendable(secret: SecretStr) -> SecretStr:
 
 
 def _address(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+    if not _can_be_called(url):
         raise ValueError("is no http(s) address; write https://host/path, without a user name")
     return url
+
+
+def _can_be_called(url: str) -> bool:
+    try:
+        parts, host = urlsplit(url), httpx.URL(url).host
+        _ = parts.port, host.encode("idna")  # out of range, or a name that nobody can look up
+    except (ValueError, httpx.InvalidURL):
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and not parts.username
 
 
 Secret = Annotated[SecretStr, AfterValidator(_sendable)]

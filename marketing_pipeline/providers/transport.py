@@ -128,6 +128,8 @@ class Transport:
             connection.release()
             raise
         except BaseException:  # half used, or cancelled: nothing that comes on it can be trusted
+            if connection.protocol is not None:
+                connection.protocol.abort()  # a mere close would go on writing what is left
             connection.close()
             raise
         if connection.protocol is not None:
@@ -139,8 +141,8 @@ class Transport:
         """A connection on which nothing has been heard yet; nothing is ever written here."""
         if self._connector.closed:
             raise NotWritten("this transport is closed")
-        target = self._target(url)
         try:
+            target = self._target(url)
             async with asyncio.timeout_at(deadline) as timer:
                 while True:
                     connection = await self._connector.connect(target, [], self._timeout)
@@ -151,7 +153,8 @@ class Transport:
                     connection.close()
                     if not used:
                         raise NotWritten("it spoke before it was asked")
-        except aiohttp.ClientConnectorError as error:  # refused, unreachable, DNS, TLS
+        except (aiohttp.ClientConnectorError, ValueError) as error:
+            # Refused, unreachable, DNS, TLS; or a host whose name nobody can look up.
             raise NotWritten(f"{type(error).__name__}: {error}") from error
         except TimeoutError as error:
             waited = "connection or turn" if timer.expired() else "connection"
@@ -251,7 +254,7 @@ def _is_stale(connection: Connection, *, used: bool) -> bool:
     connection, where TLS may still have session tickets under way.
     """
     protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None or protocol.should_close:
+    if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
         return True
     return used and _is_readable(transport.get_extra_info("socket").fileno())
 

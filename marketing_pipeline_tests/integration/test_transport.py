@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 import httpx
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from marketing_pipeline.providers.transport import AnswerLost, Limits, NotWritten, Transport
 
@@ -211,6 +212,14 @@ async def test_a_client_that_believes_exception_families_fails_the_table() -> No
 async def test_a_name_that_does_not_resolve_is_not_written(transport: Transport) -> None:
     with pytest.raises(NotWritten, match=r"nowhere\.invalid"):
         await transport.send(request("POST", "http://nowhere.invalid/"))
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "127.1"], ids=["dots", "long", "short"])
+async def test_a_name_that_nobody_can_look_up_is_not_written(
+    transport: Transport, host: str
+) -> None:
+    with pytest.raises(NotWritten):
+        await transport.send(request("POST", f"http://{host}/"))
 
 
 @contextlib.contextmanager
@@ -435,6 +444,42 @@ async def test_a_server_that_does_not_read_is_told_apart_from_one_that_does_not_
             await transport.send(large)
 
 
+def keep_writing(_: ResponseHandler) -> None:
+    """Known bad: a connection that is closed first writes what it has."""
+
+
+@pytest.mark.parametrize("careful", [True, False], ids=["careful", "known-bad"])
+async def test_of_a_request_that_was_given_up_the_rest_is_never_written(
+    monkeypatch: pytest.MonkeyPatch, careful: bool
+) -> None:
+    """A server that thaws would do it after a person, or a repeat, has seen to it."""
+    if not careful:
+        monkeypatch.setattr(ResponseHandler, "abort", keep_writing)
+    thawed, read = asyncio.Event(), 0
+    ended = asyncio.Event()
+
+    async def thaw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal read
+        await thawed.wait()
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(1_000_000):
+                read += len(piece)
+        writer.close()
+        ended.set()
+
+    size = 30_000_000
+    async with await asyncio.start_server(thaw, "127.0.0.1", 0) as frozen:
+        port = frozen.sockets[0].getsockname()[1]
+        large = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"x" * size)
+        async with Transport(Limits(write=timedelta(seconds=0.3))) as transport:
+            with pytest.raises(AnswerLost, match="while writing"):
+                await transport.send(large)
+            thawed.set()
+            async with asyncio.timeout(10):
+                await ended.wait()
+    assert (read < size) == careful
+
+
 async def test_an_answer_without_end_is_cut(server: Server) -> None:
     server.answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 200_000
     async with Transport(Limits(answer=100_000)) as transport:
@@ -564,8 +609,13 @@ async def test_headers_that_come_twice_arrive_twice(server: Server, transport: T
 
 
 async def test_a_failure_nobody_thought_of_is_no_proof_that_nothing_was_written(
-    transport: Transport,
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp refuses this address before connecting; only listed causes count as unwritten."""
-    with pytest.raises(AnswerLost):
-        await transport.send(request("POST", "http://127.1/"))
+    """Only listed causes count as unwritten."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", fail)
+    with pytest.raises(AnswerLost, match="unforeseen"):
+        await transport.send(request("POST", "http://127.0.0.1/"))
