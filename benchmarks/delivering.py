@@ -23,6 +23,7 @@ from benchmarks import provider as providers
 from benchmarks.installation import SOURCE, Installation
 from benchmarks.provider import Provider
 from marketing_pipeline import embedded, settings
+from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.delivery import planner
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.run import deliver
@@ -161,6 +162,14 @@ def _work(env: dict[str, str], longest: timedelta, pipe: Connection) -> None:
 
 
 async def _record(at: House, number: int, effects: int, *, planned: bool) -> None:
+    used = assemble(settings.read(at.env)).configuration
+    await record(at.own.database_url, used, number, effects, planned=planned)
+
+
+async def record(
+    url: str, used: Configuration, number: int, effects: int, *, planned: bool
+) -> None:
+    """Posts of run `number`, one effect each; planned: as far as to be claimed."""
     now = datetime.now(UTC)
     posts = [
         event.new(
@@ -172,8 +181,7 @@ async def _record(at: House, number: int, effects: int, *, planned: bool) -> Non
         )
         for n in range(effects)
     ]
-    used = assemble(settings.read(at.env)).configuration
-    async with await AsyncConnection.connect(at.own.database_url, autocommit=True) as conn:
+    async with await AsyncConnection.connect(url, autocommit=True) as conn:
         await planner.keep(conn, used, now)
         for chunk in range(0, effects, 500):
             async with conn.transaction():

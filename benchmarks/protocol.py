@@ -2,7 +2,7 @@
 
     python -m benchmarks.protocol [--quick]
 
-Posts are recorded first; then the engine plans and delivers them to the sandbox under limits that
+Posts are recorded and planned first; then the engine delivers them to the sandbox under limits that
 nobody reaches. "Without" runs the same code with two statements cut: neither claiming nor settling
 writes to `attempts`. The rate is between the sandbox's first call and its last.
 """
@@ -13,24 +13,27 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 import redis
 from rich.progress import track
 
-from benchmarks import figures, installation
+from benchmarks import delivering, figures, installation
 from benchmarks.figures import Line, compared
-from benchmarks.installation import SOURCE, Installation
+from benchmarks.installation import Installation
 from marketing_pipeline import settings
 from marketing_pipeline.delivery.assembly import assemble
 from marketing_pipeline.delivery.run import deliver
-from marketing_pipeline.domain import event
-from marketing_pipeline.domain.event import EventType
-from marketing_pipeline.event_log import intake, ledger
+from marketing_pipeline.event_log import ledger
 from marketing_pipeline.event_log.location import locate
 
 LEAST = 0.85  # of the throughput
+_UNRECORDED = """), numbered as (select nextval('claim_seq') as number)
+select array_agg(claimed.id) as effects, %(now)s::timestamptz as now,
+       max(numbered.number) as number, max(numbered.number) - 1 as remembered
+from claimed cross join numbered having count(*) > 0
+"""
 
 
 def lines(quick: bool = False) -> Iterator[Line]:
@@ -42,20 +45,20 @@ def lines(quick: bool = False) -> Iterator[Line]:
         _rate(own, effects, 0)  # warms everything up, and is not counted
         for pair in track(range(1, pairs + 1), "pairs"):
             for recorded in (True, False) if pair % 2 else (False, True):
-                with _attempts(recorded=recorded):
+                with attempts(recorded=recorded):
                     rates[recorded].append(_rate(own, effects, pair * 2 + recorded))
     name = "protocol/attempts on record vs not"
     yield compared(name, "effects/s", rates[True], rates[False], at_least=LEAST)
 
 
 @contextmanager
-def _attempts(*, recorded: bool) -> Iterator[None]:
+def attempts(*, recorded: bool) -> Iterator[None]:
     """Cut the statements that write attempts, as long as the block lasts."""
     kept = dict(ledger._SQL)
     if not recorded:
         claim, cuts = re.subn(
-            r"insert into attempts .*",
-            "select number, number - 1 from numbered where exists (select from claimed)",
+            r"\), begun as \(\s+insert into attempts .*",
+            _UNRECORDED,
             kept["claim"],
             flags=re.DOTALL,
         )
@@ -75,10 +78,14 @@ def _rate(own: Installation, effects: int, number: int) -> float:
     used = settings.read(own.env)
     servers = locate(used)
     _rename(servers.database_url, servers.redis_url)
-    asyncio.run(_record(own.database_url, effects, number))
+    assembled = assemble(used)
+    posts = delivering.record(
+        own.database_url, assembled.configuration, number, effects, planned=True
+    )
+    asyncio.run(posts)
     before = _calls(own)[0]
     deliver(
-        assemble(used),
+        assembled,
         threading.Event(),
         database_url=servers.database_url,
         redis_url=servers.redis_url,
@@ -97,24 +104,6 @@ def _rename(database_url: str, redis_url: str) -> None:
             "update installation set identity = gen_random_uuid() returning identity"
         ).fetchall()
         client.set(f"high_water:{identity}", 0)
-
-
-async def _record(database_url: str, effects: int, number: int) -> None:
-    now = datetime.now(UTC)
-    posts = [
-        event.new(
-            type=EventType.CONTENT_PUBLISH,
-            payload={"text": f"news {n} of run {number}"},
-            source=SOURCE,
-            key=f"{number}-{n}",
-            now=now,
-        )
-        for n in range(effects)
-    ]
-    async with await psycopg.AsyncConnection.connect(database_url) as conn:
-        for at in range(0, effects, 500):
-            await intake.record(conn, posts[at : at + 500], now)
-            await conn.commit()
 
 
 def _calls(own: Installation, beyond: int = 0) -> tuple[int, float, float]:

@@ -16,6 +16,7 @@ from marketing_pipeline.delivery.claiming import Call
 from marketing_pipeline.domain.decide import Bury, Decision, Doubt, GiveUp, Retry, Settle
 from marketing_pipeline.domain.effect import OPEN, EffectState
 from marketing_pipeline.domain.outcome import (
+    LONGEST_REFERENCE,
     Absent,
     Accepted,
     Ambiguous,
@@ -63,13 +64,19 @@ def settlement(
         due_at=due_at,
         given_back=given_back,
         in_doubt=in_doubt,
-        reference=storable(reference),
+        reference=_named(reference),
     )
 
 
 def storable(text: str | None) -> str | None:
     """What a provider said, without what PostgreSQL refuses: one answer must not hold up others."""
     return None if text is None else UNSTORABLE.sub("?", text)
+
+
+def _named(reference: str | None) -> str | None:
+    """No longer than the log's index takes: one answer must not hold up others."""
+    kept = storable(reference)
+    return None if kept is None else kept[:LONGEST_REFERENCE]
 
 
 def state_after(decision: Decision) -> EffectState:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+LONGEST_REFERENCE = 200  # characters that are kept: the log finds by it, and an index has its limit
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from marketing_pipeline.domain.effect import EffectState
+from marketing_pipeline.domain.outcome import LONGEST_REFERENCE
 from marketing_pipeline.domain.payload import UNSTORABLE
 from marketing_pipeline.event_log import ledger, queries
 from marketing_pipeline.event_log.round_trip import one_round_trip
@@ -62,6 +63,11 @@ class Resolution:
             value = getattr(self, field)
             if value is not None and (not value.strip() or UNSTORABLE.search(value)):
                 raise CannotResolve(f"{field}: is empty or cannot be stored; write it in words")
+        if self.reference is not None and len(self.reference) > LONGEST_REFERENCE:
+            raise CannotResolve(
+                f"reference: has {len(self.reference)} characters; write the provider's own name "
+                f"for it, of {LONGEST_REFERENCE} at most"
+            )
         if self.reference is not None and self.action is not Action.SENT:
             raise CannotResolve("reference: belongs to what was sent; leave it out with --resend")
 

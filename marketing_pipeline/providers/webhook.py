@@ -24,7 +24,6 @@ from marketing_pipeline.providers.options import Address, Options, Secret
 from marketing_pipeline.providers.protocol import Unsearchable
 
 KEY = "Idempotency-Key"
-LONGEST_REFERENCE = 200
 FORGETFUL = Contract(  # a receiver that keeps no keys
     delivery_class=DeliveryClass.BLIND, settle_delay=timedelta(seconds=30)
 )
@@ -117,6 +116,6 @@ class Webhook(Unsearchable):
 
 def _reference(response: httpx.Response) -> str:
     """The receiver's own name for the call, else ours: no form of answer is prescribed."""
-    theirs: str = response.headers.get("x-request-id", "")[:LONGEST_REFERENCE]
+    theirs: str = response.headers.get("x-request-id", "")
     ours: str = response.request.headers[KEY]
     return theirs or ours

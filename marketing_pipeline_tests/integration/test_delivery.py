@@ -1,9 +1,12 @@
 """Delivery against real PostgreSQL, Valkey and the sandbox, which judges what was done."""
 
 import asyncio
+import secrets
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
@@ -222,6 +225,35 @@ def test_a_provider_that_was_set_up_anew_is_not_asked_about_calls_of_the_old_one
 def test_an_answer_that_postgresql_cannot_store_holds_up_nobody() -> None:
     assert settling.storable("502 bad\x00gate\ud800way") == "502 bad?gate?way"
     assert settling.storable(None) is None
+
+
+class LongWinded(BaseHTTPRequestHandler):
+    """Takes every post, by a name of 3,000 characters that cannot be packed."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("X-Request-Id", secrets.token_hex(1500))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
+
+
+def test_a_provider_s_endless_name_for_a_call_holds_up_nobody(
+    used: settings.Settings, database: str
+) -> None:
+    record(database, [post(1), post(2)])
+    with ThreadingHTTPServer(("127.0.0.1", 0), LongWinded) as hook:
+        threading.Thread(target=hook.serve_forever).start()
+        run(replace(used, sandbox_url=f"http://127.0.0.1:{hook.server_port}"))
+        hook.shutdown()
+    assert states(database) == {"SENT": 2}
+    assert statuses(database) == {"COMPLETED": 2}
+    with psycopg.connect(database) as conn:
+        longest = conn.execute("select max(length(provider_ref)) from effects").fetchone()
+    assert longest == (200,)
 
 
 def test_a_limit_that_a_look_up_meets_holds_back_the_provider(

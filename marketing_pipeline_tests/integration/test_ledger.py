@@ -1,6 +1,7 @@
 """The ledger against a real PostgreSQL: claims, settlements, leases, order, suppression, ends."""
 
 import asyncio
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,8 +12,8 @@ import pytest
 from psycopg import AsyncConnection, DataError
 from psycopg.rows import dict_row
 
-from marketing_pipeline.delivery import planner
-from marketing_pipeline.delivery.settling import finish
+from benchmarks import protocol
+from marketing_pipeline.delivery import planner, settling
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.effect import EffectKind, EffectState
 from marketing_pipeline.domain.event import EventType, NewEvent
@@ -183,6 +184,22 @@ def test_a_claim_leases_and_writes_its_attempt_before_any_call(database: str) ->
             assert await settle(conn, answer(one, claim_id)) == ["SENT"]
             assert (await effect(conn, one))["provider_ref"] == "ref-1"
             assert (await attempt(conn, one, 1))["outcome"] == "ACCEPTED"
+
+    asyncio.run(run())
+
+
+def test_the_protocol_without_attempts_that_benchmarks_compare_with_still_works(
+    database: str,
+) -> None:
+    """It is cut from ledger.sql, which changes: benchmarks themselves are no part of the tests."""
+
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            with protocol.attempts(recorded=False):
+                claim_id, [one] = await lock_and_claim(conn, MAIL)
+                assert (await effect(conn, one))["state"] == "SENDING"
+                assert await settle(conn, answer(one, claim_id)) == ["SENT"]
+            assert await row(conn, "select count(*) from attempts") == {"count": 0}
 
     asyncio.run(run())
 
@@ -378,6 +395,21 @@ def test_two_answers_for_one_effect_in_a_batch_never_hide_that_it_was_sent(
     asyncio.run(run())
 
 
+def test_a_reference_that_no_index_takes_looks_like_a_database_that_is_away(
+    database: str,
+) -> None:
+    """Known bad: settling would try it for ever. Delivery keeps the beginning of a reference."""
+
+    async def run() -> None:
+        async with planned(database, [lead("1")]) as conn:
+            claim_id, [one] = await lock_and_claim(conn, MAIL)
+            with pytest.raises(settling.AWAY):
+                await settle(conn, answer(one, claim_id, reference=secrets.token_hex(1500)))
+            assert await settle(conn, answer(one, claim_id, reference="r" * 200)) == ["SENT"]
+
+    asyncio.run(run())
+
+
 def test_a_persons_second_contact_write_waits_for_the_first(database: str) -> None:
     async def run() -> None:
         async with planned(database, [lead("1"), lead("2")]) as conn:
@@ -490,7 +522,7 @@ async def _end(settler: AsyncConnection, event_id: uuid.UUID) -> None:
     """What follows a settlement: its commit, and the completion in a transaction of its own."""
     await settler.commit()
     await settler.set_autocommit(True)
-    await finish(settler, [event_id], datetime.now(UTC))
+    await settling.finish(settler, [event_id], datetime.now(UTC))
 
 
 def test_two_settlers_of_an_events_last_effects_complete_it(database: str) -> None:
@@ -523,7 +555,7 @@ def test_completing_with_the_settlement_and_no_lock_would_leave_it_open(database
             assert await ledger.stranded(conn, now) == [], "not at once"
             later = now + timedelta(minutes=1)
             assert await ledger.stranded(conn, later) == [event_id]
-            await finish(conn, [event_id], later)
+            await settling.finish(conn, [event_id], later)
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())
@@ -602,7 +634,7 @@ def test_an_event_ends_as_its_effects_did(database: str, mail: str, ends: str) -
                     "reason": None if mail == "SENT" else "why",
                 }
                 await settle(conn, answer(one, claim_id, **said))
-            await finish(conn, [contact.event_id], datetime.now(UTC))
+            await settling.finish(conn, [contact.event_id], datetime.now(UTC))
             assert await status(conn) == ends
 
     asyncio.run(run())
@@ -615,13 +647,13 @@ def test_an_event_waits_until_its_whole_plan_is_written(database: str) -> None:
                 claim_id, [one] = await lock_and_claim(conn, provider)
                 await settle(conn, answer(one, claim_id))
             await conn.execute("update plans set count = 3")
-            await finish(conn, [one.event_id], datetime.now(UTC))
+            await settling.finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "PROCESSING", "a chunk is still to be written"
             await conn.execute("update plans set inserted = 3")
-            await finish(conn, [one.event_id], datetime.now(UTC))
+            await settling.finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "PROCESSING", "promised, and not in the ledger"
             await conn.execute("update plans set count = 2, inserted = 2")
-            await finish(conn, [one.event_id], datetime.now(UTC))
+            await settling.finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())
@@ -633,10 +665,10 @@ def test_a_late_accepted_mends_an_event_that_had_failed(database: str) -> None:
             for provider, said in ((CRM, answer), (MAIL, refused)):
                 claim_id, [one] = await lock_and_claim(conn, provider)
                 await settle(conn, said(one, claim_id))
-            await finish(conn, [one.event_id], datetime.now(UTC))
+            await settling.finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "FAILED"
             assert await settle(conn, answer(one, claim_id)) == ["SENT"]
-            await finish(conn, [one.event_id], datetime.now(UTC))
+            await settling.finish(conn, [one.event_id], datetime.now(UTC))
             assert await status(conn) == "COMPLETED"
 
     asyncio.run(run())

@@ -235,6 +235,7 @@ def test_old_data_is_not_put_over_newer_of_the_same_contact(
         ({"why": " "}, "why"),
         ({"who": ""}, "who"),
         ({"reference": ""}, "reference"),
+        ({"reference": "r" * 201}, "201 characters"),
         ({"why": "\ud800"}, "why"),
         ({"action": Action.RESEND, "reference": "r"}, "reference"),
     ],

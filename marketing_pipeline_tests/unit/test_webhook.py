@@ -88,9 +88,6 @@ def test_any_success_is_accepted_by_the_effects_id(status: int) -> None:
 
 def test_the_receivers_own_name_for_the_call_is_its_reference() -> None:
     assert answer(200, {"x-request-id": "req-1"}) == Accepted("req-1")
-    long = answer(200, {"x-request-id": "r" * 10_000})
-    assert isinstance(long, Accepted)
-    assert len(long.reference) == 200
 
 
 @pytest.mark.parametrize(
