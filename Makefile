@@ -29,7 +29,7 @@ check: .venv/dev  ## Format check, lint, import law, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: .venv/dev  ## Measure everything that docs/performance.md tells (ONLY=name JSON=FILE ARGS=--quick)
+bench: .venv/dev  ## Measure it beside baselines and targets (ONLY=name JSON=FILE ARGS=--quick)
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json $(JSON)) $(ARGS)
 
 bench-peers: .venv/dev .venv-peers/installed  ## The same beside pgqueuer and procrastinate, which are installed for it

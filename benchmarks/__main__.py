@@ -1,9 +1,10 @@
-"""Measures everything that the README and docs/performance.md tell.
+"""Measures the pipeline beside its baselines and targets.
 
     python -m benchmarks [--only NAME] [--quick] [--peers] [--json FILE]
 
 Figures are for reading and not a test: a target that is missed is marked, and the exit code is 0.
-Each line is shown as soon as it is known, and all of them at the end.
+Each line is shown as soon as it is known, and all of them at the end. Where one trial takes minutes
+(planning, replaying, memory, priority) it is made once, against a target and no baseline.
 """
 
 import argparse

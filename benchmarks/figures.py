@@ -11,8 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 110  # columns; into a file, rich would fold names at 80
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
@@ -156,32 +154,6 @@ def fifths(values: Sequence[float], percent: int) -> list[float]:
     length = max(len(values) // 5, 1)
     parts = [values[at : at + length] for at in range(0, length * 5, length)]
     return [percentile(part, percent) for part in parts if part]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Number, p50, p95, p99 and the worst, rounded to a hundredth of their unit."""
-    named = {f"p{percent}": percentile(values, percent) for percent in (50, 95, 99)} | {
-        "worst": max(values)
-    }
-    return {"count": len(values), **{name: round(value, 2) for name, value in named.items()}}
-
-
-def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table whose first column is names and whose others are figures."""
-    table = Table(title=title)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console.width = max(console.width, WIDTH)
-    console.print(table)
-
-
-def say(finding: str, value: float, limit: float) -> None:
-    """A finding, and whether its target was met."""
-    met = "[green]kept[/]" if value <= limit else "[red]BROKEN[/]"
-    Console().print(f"{finding} - {met}", highlight=False)
 
 
 def write(file: Path | None, figures: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.latency [--quick]
 
 Real processes of an installation of its own: ingest, the sandbox, and `dagster job execute` (warm)
-or `dagster-daemon run` (cold). The clock starts when the client has read ingest's answer and ends
-when the sandbox has read the provider's request, for each effect's first call; both are this
+or `dagster-daemon run` (cold). The clock ends when the sandbox has read the provider's request, for
+each effect's first call. It starts when the client has read ingest's answer; for "request to
+provider" before it has sent the request, and beside a flood before the log's commit. All are this
 machine's. Beside it, what benchmarks/byhand.py takes from a job's commit to the same sandbox.
 """
 

@@ -11,19 +11,21 @@ from typing import Literal, TextIO
 LogEvent = Literal[
     "delivery_started",  # a delivery run is awake: run
     "delivery_stopped",  # it went to sleep or was cancelled: run, planned, calls
-    "planning_failed",  # an event's plan raised; the event is FAILED, others go on: event, reason
+    "planning_failed",  # a plan raised; its event is FAILED, others go on: event_id or reason
     "effect_unknown",  # only a person can say now: effect, of (its event)
     "provider_paused",  # it asked us to wait: provider, until, reason
     "provider_blocked",  # it refuses us as a whole; a person is needed: provider, until, reason
     "breaker_opened",  # too many unreached or ambiguous calls in a row: provider, until
     "breaker_closed",  # a probe got through: provider
     "limit_ignored",  # its headers tell of a limit that cannot be meant: provider, window, reason
-    "database_lost",  # it cannot be asked; work waits and is taken up by itself: reason
+    "database_lost",  # it cannot be asked; work waits and is taken up by itself: reason, sqlstate
+    "database_restored",  # ingest can ask it again
     "gate_lost",  # the shared gate cannot be asked, so nothing is called: reason
     "gate_restored",  # it can be asked again, its state rebuilt
-    "event_recorded",  # ingest took a fact: event, type, source
-    "event_repeated",  # the same key came again and changed nothing: event, source
-    "event_rejected",  # ingest refused: source, reason
+    "event_recorded",  # ingest took a fact: event_id, source
+    "event_repeated",  # the same key came again and changed nothing: event_id, source
+    "event_rejected",  # ingest refused: source, reason; event_id where the key is another's
+    "event_not_storable",  # PostgreSQL refuses what ingest took for an event: event_id, sqlstate
     "feedback_recorded",  # a provider told what became of an effect: effect_id, provider, kind
     "feedback_ignored",  # it told of something that is not kept: provider, type
     "feedback_refused",  # a webhook was not taken; a person may be needed: provider, reason

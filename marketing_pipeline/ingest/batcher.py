@@ -12,6 +12,7 @@ from typing import Self
 
 import psycopg
 
+from marketing_pipeline import telemetry
 from marketing_pipeline.domain.event import InvalidEvent, NewEvent
 from marketing_pipeline.event_log import intake
 from marketing_pipeline.event_log.intake import Recorded
@@ -28,8 +29,6 @@ _GLANCE = 0.1  # seconds between looks for senders who have waited too long
 BACKLOG = 5_000  # events that may wait; about a second's work, and a bound on memory
 
 Outcome = Recorded | InvalidEvent  # what became of one event
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ async def _alone(line: Line, e: NewEvent) -> Outcome | Unavailable:
         [recorded] = await _transaction(line, [e])
     except POISON as error:
         code = error.sqlstate if isinstance(error, psycopg.Error) else None
-        _log.error("event_not_storable", extra={"fields": {"event": str(e.id), "sqlstate": code}})
+        telemetry.emit("event_not_storable", level=logging.ERROR, event_id=str(e.id), sqlstate=code)
         return InvalidEvent(
             "event", f"cannot be stored (SQLSTATE {code})", "report this code to the operator"
         )

@@ -11,11 +11,11 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
+from marketing_pipeline import telemetry
+
 PATIENCE = timedelta(seconds=5)  # how long a sender waits for the database
 STATEMENT_PATIENCE = timedelta(seconds=4)  # less, so that the server can still say that it gave up
 POISON = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)  # the fault of what was sent
-
-_log = logging.getLogger(__name__)
 
 
 class Unavailable(Exception):
@@ -78,13 +78,13 @@ class Line:
     def _report_lost(self, error: Exception) -> None:
         if not self._lost:
             code = error.sqlstate if isinstance(error, psycopg.Error) else None
-            fields = {"reason": type(error).__name__, "sqlstate": code}
-            _log.warning("database_lost", extra={"fields": fields})
+            reason = type(error).__name__
+            telemetry.emit("database_lost", level=logging.WARNING, reason=reason, sqlstate=code)
         self._lost = True
 
     def _report_restored(self) -> None:
         if self._lost:
-            _log.info("database_restored")
+            telemetry.emit("database_restored")
         self._lost = False
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -264,10 +264,11 @@ def listening_inodes() -> set[str]:
 
 
 def listens_on_tcp(pid: int) -> bool:
-    listed = subprocess.run(
-        ["ls", "-l", f"/proc/{pid}/fd"], capture_output=True, text=True, check=True
-    ).stdout
-    return any(f"socket:[{inode}]" in listed for inode in listening_inodes())
+    held = set[str]()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            held.add(str(descriptor.readlink()))
+    return any(f"socket:[{inode}]" in held for inode in listening_inodes())
 
 
 def test_nothing_listens_on_tcp(state: Path) -> None:

@@ -244,7 +244,8 @@ def test_an_event_that_cannot_be_stored_does_not_spoil_its_neighbours(
     assert isinstance(neighbour, Recorded)
     assert isinstance(refused, InvalidEvent)
     assert count(database) == 6
-    assert "event_not_storable" in caplog.text
+    [told] = [one for one in caplog.records if one.getMessage() == "event_not_storable"]
+    assert told.__dict__["fields"] == {"event_id": str(poison.id), "sqlstate": "22P05"}
     assert "private" not in caplog.text
 
 
