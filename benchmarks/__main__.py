@@ -3,7 +3,8 @@
     python -m benchmarks [--only NAME] [--quick] [--peers] [--json FILE]
 
 Figures are for reading and not a test: a target that is missed is marked, and the exit code is 0.
-Each line is shown as soon as it is known, and all of them at the end. Where one trial takes minutes
+What ends itself because its figures would be void is named at the end, and the exit code is 1. Each
+line is shown as soon as it is known, and all of them at the end. Where one trial takes minutes
 (planning, replaying, memory, priority) it is made once, against a target and no baseline.
 """
 
@@ -47,17 +48,23 @@ def main() -> None:
     if not chosen:
         names = ", ".join(sections(peers=True))
         raise SystemExit(f"--only {arguments.only!r} is part of no name; there are: {names}")
-    console, found = Console(highlight=False), list[Line]()
+    console, found, void = Console(highlight=False), list[Line](), list[str]()
     for place, (name, section) in enumerate(chosen.items(), 1):
         began = time.monotonic()
         with console.status(f"{place} of {len(chosen)}: {name}"):
-            for line in section(arguments.quick):
-                found.append(line)
-                console.print(figures.sentence(line))
+            try:
+                for line in section(arguments.quick):
+                    found.append(line)
+                    console.print(figures.sentence(line))
+            except SystemExit as reason:  # the others are worth having
+                void.append(f"{name}: {reason}")
+                console.print(f"[red]{void[-1]}[/]")
         console.print(f"[dim]{name}: {time.monotonic() - began:.0f} s[/]")
         if arguments.json:  # after each: what has been measured is not lost with the rest
             arguments.json.write_text(json.dumps(figures.for_programs(found), indent=2) + "\n")
     figures.show_lines(found)
+    if void:
+        raise SystemExit("\n".join(void))
 
 
 def sections(*, peers: bool) -> dict[str, Section]:
