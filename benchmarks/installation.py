@@ -109,7 +109,8 @@ def installation(*, linger: str) -> Iterator[Installation]:
 
     Its pipeline is campaigns/demo.yaml with limits that nobody reaches, and this linger.
     """
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as ended:
+    # What a daemon has launched may still be ending, and write there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as ended:
         home = Path(folder)
         _operators_folder(home, linger)
         sandbox, ingest_port = f"http://127.0.0.1:{free_port()}", free_port()
