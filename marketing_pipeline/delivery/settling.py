@@ -79,6 +79,11 @@ def _named(reference: str | None) -> str | None:
     return None if kept is None else kept[:LONGEST_REFERENCE]
 
 
+def state_after(decision: Decision) -> EffectState:
+    """What a decision makes of its effect."""
+    return _becomes(decision)[0]
+
+
 def _becomes(
     decision: Decision,
 ) -> tuple[EffectState, datetime | None, bool, bool, str | None]:
