@@ -20,8 +20,9 @@ up: .venv/runtime  ## Start ingest, Dagster's UI and its daemon (ARGS="--sandbox
 doctor: .venv/runtime  ## Check every part, and say how to mend it
 	DAGSTER_HOME=$(CURDIR) $(BIN)/marketing-pipeline doctor $(ARGS)
 
+# Half of their time they wait for servers to start and leases to end: more of them than cores.
 test: .venv/dev  ## Run the tests (ARGS="-k name")
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: .venv/dev  ## Format check, lint, import law, types
 	$(BIN)/ruff format --check .

@@ -3,9 +3,9 @@
     python -m benchmarks [--only NAME] [--quick] [--peers] [--json FILE]
 
 Figures are for reading and not a test: a target that is missed is marked, and the exit code is 0.
-What ends itself because its figures would be void is named at the end, and the exit code is 1. Each
-line is shown as soon as it is known, and all of them at the end. Where one trial takes minutes
-(planning, replaying, memory, priority) it is made once, against a target and no baseline.
+What breaks off, or says that its figures would be void, is named at the end, and the exit code is
+1. Each line is shown as soon as it is known, and all of them at the end. Where one trial takes
+minutes (planning, replaying, memory, priority) it is made once, against a target and no baseline.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     chosen = {
         name: section
         for name, section in sections(peers=arguments.peers).items()
-        if arguments.only in name or arguments.only.startswith(f"{name}/")
+        if arguments.only in name or arguments.only.startswith(name)
     }
     if not chosen:
         names = ", ".join(sections(peers=True))
@@ -54,10 +54,13 @@ def main() -> None:
         with console.status(f"{place} of {len(chosen)}: {name}"):
             try:
                 for line in section(arguments.quick):
+                    assert line.name.startswith(name), "or ONLY would not find it"
                     found.append(line)
                     console.print(figures.sentence(line))
-            except SystemExit as reason:  # the others are worth having
-                void.append(f"{name}: {reason}")
+            except (SystemExit, Exception) as reason:  # the others are worth having
+                if isinstance(reason, Exception):
+                    console.print_exception()
+                void.append(f"{name}: {reason!r}")
                 console.print(f"[red]{void[-1]}[/]")
         console.print(f"[dim]{name}: {time.monotonic() - began:.0f} s[/]")
         if arguments.json:  # after each: what has been measured is not lost with the rest
@@ -85,7 +88,9 @@ def _lines(module: str, quick: bool) -> Iterable[Line]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default="", help="a name, or a part of one: dispatch/0ms")
+    parser.add_argument(
+        "--only", default="", help="a section or a line, or a part of a section's name"
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--peers", action="store_true", help="beside pgqueuer and procrastinate")
     parser.add_argument("--json", type=Path, help="write the lines there too")

@@ -80,9 +80,9 @@ class House:
 
 
 @contextmanager
-def house(delay: int = 0) -> Iterator[House]:
+def house(delay: int = 0, linger: str = "500ms") -> Iterator[House]:
     """One with empty tables, and the operator's file that the demo has, without its limits."""
-    with installation.installation(linger="500ms") as own, providers.serving(delay) as provider:
+    with installation.installation(linger=linger) as own, providers.serving(delay) as provider:
         text = (own.home / "campaigns" / "benchmark.yaml").read_text()
         text, limits = re.subn(
             "limits: .*", "limits: [{calls: 1000000, per: 1s}]\n    connections: 100", text
@@ -100,22 +100,17 @@ def engine(
     workers: int = 1,
     planned: bool = False,
     fill: bool = True,
-    snapshot: bool = False,
     checkpoint: bool = True,
 ) -> Run:
     """Deliver so many new events; without `fill`, what is there already for SHORT.
 
     checkpoint: begin with one, instead of somewhere between two.
-    snapshot: of somebody else, held open all along.
     """
     number = next(_number)
     if fill:
         asyncio.run(_record(at, number, effects, planned=planned))
     _tidy(at.own.database_url, checkpoint=checkpoint)
-    with (
-        _workers(at, workers, LONGEST if fill else SHORT) as pipes,
-        _snapshot(at.own.database_url, wanted=snapshot),
-    ):
+    with _workers(at, workers, LONGEST if fill else SHORT) as pipes:
         at.provider.count()
         before, provider_before = at.cpu(), at.provider.cpu()
         for pipe in pipes:
@@ -192,13 +187,11 @@ async def record(
 
 
 @contextmanager
-def _snapshot(url: str, *, wanted: bool) -> Iterator[None]:
-    with psycopg.connect(url) as conn:
-        if wanted:
-            conn.execute("set transaction isolation level repeatable read")
-            conn.execute("select from effects limit 1")
-        else:
-            conn.rollback()
+def snapshot(at: House) -> Iterator[None]:
+    """Of somebody else, held open all along: no row that dies meanwhile can be forgotten."""
+    with psycopg.connect(at.own.database_url) as conn:
+        conn.execute("set transaction isolation level repeatable read")
+        conn.execute("select from effects limit 1")
         yield
 
 

@@ -8,18 +8,17 @@ variant is measured in turn with what it is compared with.
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from functools import partial
 
 import psycopg
 
 from benchmarks import byhand, figures, history
-from benchmarks.delivering import Run, engine, hand, house, rows
-from benchmarks.figures import Line, compared, measured
+from benchmarks.delivering import Run, engine, hand, house, rows, snapshot
+from benchmarks.figures import Line, compared, measured, turns
 from benchmarks.installation import SOURCE
 
 EFFECTS = 10_000  # a run
 RUNS = 5
-Found = TypeVar("Found")
 BASE = 10_000  # events of history that longer ones are compared with
 HISTORIES = (1_000_000, 5_000_000)
 BACKLOG = 1_000_000
@@ -75,21 +74,20 @@ def workers(quick: bool = False) -> Iterator[Line]:
         one, two, four = turns(
             runs, *(lambda n=n: engine(at, effects, workers=n) for n in (1, 2, 4))
         )
-    yield compared("dispatch/2 workers vs 1", "effects/s", _rates(two), _rates(one), at_least=0.8)
-    yield compared("dispatch/4 workers vs 1", "effects/s", _rates(four), _rates(one))
+    for name, its, wanted in (("2 vs 1", two, 0.8), ("4 vs 1", four, None)):
+        yield compared(
+            f"dispatch/workers, {name}", "effects/s", _rates(its), _rates(one), at_least=wanted
+        )
 
 
 def long_transaction(quick: bool = False) -> Iterator[Line]:
-    """Somebody's snapshot is held open all along, so that no dead row can be forgotten."""
+    """Somebody's snapshot is held open while the log grows, in one of two installations."""
     effects, runs = size(quick)
-    with house() as at:
-
-        def held() -> Run:
-            return engine(at, effects * 2, snapshot=True)
-
-        with_it, without = turns(runs, held, lambda: engine(at, effects * 2))
+    each = effects * 2
+    with house() as held, house() as free, snapshot(held):
+        with_it, without = turns(runs, lambda: engine(held, each), lambda: engine(free, each))
     yield compared(
-        "dispatch/long transaction vs none",
+        f"dispatch/long transaction, over {each * (runs + 1):,} effects",
         "effects/s",
         _rates(with_it),
         _rates(without),
@@ -107,7 +105,7 @@ def backlog(quick: bool = False) -> Iterator[Line]:
         ours, theirs = turns(
             runs, lambda: engine(full, 0, fill=False), lambda: engine(empty, effects)
         )
-    name = f"dispatch/{BACKLOG // (10 if quick else 1):,} pending vs {effects:,}"
+    name = f"dispatch/backlog of {BACKLOG // (10 if quick else 1):,} vs {effects:,}"
     yield compared(name, "effects/s", _rates(ours), _rates(theirs))
     yield measured(f"{name}: peak", "MiB", [one.peak_mib for one in ours])
 
@@ -126,19 +124,27 @@ def histories(quick: bool = False) -> Iterator[Line]:
                 conn.execute("select setval('fact_seq', %s)", (max(sizes),))
             engine(at, 100)  # keeps the configuration
         history.grow(short.own.database_url, BASE, max(sizes))
+
+        def after_short(*, checkpoint: bool) -> Run:
+            """With what the run before added it would be no short history any more."""
+            history.cut(short.own.database_url, BASE)
+            return engine(short, effects, checkpoint=checkpoint)
+
         for events in sizes:
             history.grow(long.own.database_url, events, max(sizes))
-            ours, theirs = turns(
-                runs, lambda: engine(long, effects), lambda: engine(short, effects)
-            )
-            name = f"dispatch/{events:,} events of history vs {BASE:,}"
-            yield compared(f"{name}, after a checkpoint", "effects/s", _rates(ours), _rates(theirs))
-            ours, theirs = turns(
-                runs,
-                lambda: engine(long, effects, checkpoint=False),
-                lambda: engine(short, effects, checkpoint=False),
-            )
-            yield compared(name, "effects/s", _rates(ours), _rates(theirs), at_least=0.9)
+            for checkpoint, when in ((True, ", after a checkpoint"), (False, "")):
+                ours, theirs = turns(
+                    runs,
+                    partial(engine, long, effects, checkpoint=checkpoint),
+                    partial(after_short, checkpoint=checkpoint),
+                )
+                yield compared(
+                    f"dispatch/history of {events:,} vs {BASE:,}{when}",
+                    "effects/s",
+                    _rates(ours),
+                    _rates(theirs),
+                    at_least=0.9,
+                )
 
 
 SECTIONS: dict[str, Callable[[bool], Iterable[Line]]] = {
@@ -161,19 +167,6 @@ def lines(quick: bool = False, only: str = "") -> Iterator[Line]:
 
 def size(quick: bool) -> tuple[int, int]:
     return (EFFECTS // 4, 3) if quick else (EFFECTS, RUNS)
-
-
-def turns(runs: int, *takers: Callable[[], Found]) -> list[list[Found]]:
-    """So many runs of each, in turn and in changing order; one of each before, which is not
-    counted."""
-    found: list[list[Found]] = [[] for _ in takers]
-    for turn in range(runs + 1):
-        order = list(enumerate(takers))
-        for place, take in order if turn % 2 else reversed(order):
-            one = take()
-            if turn:
-                found[place].append(one)
-    return found
 
 
 def _rates(runs: Sequence[Run]) -> list[float]:
@@ -206,6 +199,8 @@ def used(name: str, ours: Sequence[Run], theirs: Sequence[Run]) -> Iterator[Line
 _COSTS: dict[str, Callable[[Run], float]] = {
     "the worker": lambda one: one.worker_cpu,
     "PostgreSQL": lambda one: one.postgres_cpu,
+    "Valkey": lambda one: one.valkey_cpu,
+    "all three": lambda one: one.worker_cpu + one.postgres_cpu + one.valkey_cpu,
 }
 
 

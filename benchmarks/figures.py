@@ -6,10 +6,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,19 @@ def measured(
         met=_met(value, at_least, at_most),
         spread=f"{number(min(values))} to {number(max(values))}" if len(values) > 1 else "",
     )
+
+
+def turns(runs: int, *takers: Callable[[], Found]) -> list[list[Found]]:
+    """So many runs of each, in turn and in changing order; one of each before, which is not
+    counted."""
+    found: list[list[Found]] = [[] for _ in takers]
+    for turn in range(runs + 1):
+        order = list(enumerate(takers))
+        for place, take in order if turn % 2 else reversed(order):
+            one = take()
+            if turn:
+                found[place].append(one)
+    return found
 
 
 def number(value: float) -> str:

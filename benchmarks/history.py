@@ -59,6 +59,32 @@ from effects where state = 'SENT' and event_seq between %(first)s and %(last)s
 """,
 )
 
+_LAST = """
+select e.event_seq from attempts a join effects e on e.id = a.effect_id
+where a.claim_number is not null order by a.claim_number desc limit 1"""
+_CUT = (
+    """
+delete from attempts using effects e
+where effect_id = e.id and e.event_seq > %(size)s and e.event_seq <> %(last)s""",
+    "delete from effects where event_seq > %(size)s and event_seq <> %(last)s",
+    """
+delete from plans using marketing_events m
+where event_id = m.id and m.seq > %(size)s and m.seq <> %(last)s""",
+    "delete from marketing_events where seq > %(size)s and seq <> %(last)s",
+)
+
+
+def cut(url: str, size: int) -> None:
+    """Forget what came after so much history, though the log itself refuses to forget.
+
+    The event of the last claim stays: without it this would be a log that had been restored.
+    """
+    with psycopg.connect(url) as conn:
+        conn.execute("set session_replication_role = replica")  # no triggers, foreign keys included
+        (last,) = conn.execute(_LAST).fetchone() or (0,)
+        for statement in _CUT:
+            conn.execute(statement, {"size": size, "last": last})
+
 
 def grow(url: str, size: int, most: int) -> float:
     """Add history up to that size; seconds it took, indices included."""

@@ -7,11 +7,13 @@ figures drift from one minute to the next:
 
 - one event a request, beside the same service that says ACCEPTED without recording anything (key
   check, validation, fingerprint and answer included): the difference is what durability costs;
-- batches, beside the same rows by the same statements on one connection, without HTTP;
+- batches, beside bare inserts of the same rows on as many connections as the service has: no HTTP,
+  nothing validated or hashed, nobody told;
 - posts at a steady rate, alone and while a delivery run is awake that each of them wakes.
 """
 
 import asyncio
+import json
 import logging
 import multiprocessing
 import os
@@ -19,9 +21,10 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -33,11 +36,9 @@ from benchmarks.figures import Line, compared, measured
 from marketing_pipeline import settings
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, NewEvent
-from marketing_pipeline.event_log import intake
 from marketing_pipeline.event_log.intake import Recorded, Verdict
 from marketing_pipeline.ingest.app import Ingest, create_app
 from marketing_pipeline.ingest.batcher import Batcher, Outcome
-from marketing_pipeline.ingest.database import STATEMENT_PATIENCE
 from marketing_pipeline.ingest.feedback import Feedback, Openings
 from marketing_pipeline.ingest.health import Health
 from marketing_pipeline.ingest.senders import Senders
@@ -52,6 +53,15 @@ STEADY = 500  # events/s
 P95, P99 = 5.0, 15.0  # ms at that rate
 LIMIT_MIB = 120  # what the service may take after 50,000 events
 _ROUNDS = 5
+FLUSHERS = 2  # connections on which the service records
+STATES = "select state, count(*) from effects group by state"
+_INSERT = """
+insert into marketing_events (id, idempotency_key, type, payload, source, fingerprint, scheduled_at,
+                              created_at, updated_at)
+select id, key, type, payload, source, fingerprint, %(now)s, %(now)s, %(now)s
+from json_to_recordset(%(rows)s::json)
+     as (id uuid, key text, type text, payload jsonb, source text, fingerprint text)
+order by key on conflict do nothing"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,24 +83,28 @@ class Storeless(Batcher):
 
 def lines(quick: bool = False) -> Iterator[Line]:
     """Single posts, batches, and posts at a steady rate."""
+    seconds = 5 if quick else 50
     with installation.database() as url:
         key = installation.create_key(url)
         yield from _singles(url, key, 4_000 if quick else 50_000)
         yield from _batches(url, key, 40 if quick else 200)
         with _service(url) as (port, _):
-            waits = uvloop.run(_steadily(port, key, 3 if quick else 20))
-    yield from _percentiles(f"ingest/{STEADY} a second, alone", waits)
-    yield from _beside_delivery(3 if quick else 20)
+            alone = uvloop.run(_steadily(port, key, seconds))
+    yield from _percentiles(f"ingest/{STEADY} a second, alone", alone)
+    yield from _beside_delivery(seconds, alone)
 
 
 def _singles(url: str, key: str, events: int) -> Iterator[Line]:
-    stored, storeless = [], []
-    for _ in range(_ROUNDS):
-        storeless.append(_burst(url, key, events, recording=False))
+    def recorded() -> Burst:
         before = _count(url)
-        stored.append(_burst(url, key, events, recording=True))
+        burst = _burst(url, key, events, recording=True)
         if (found := _count(url) - before) != events:
             raise SystemExit(f"{events} accepted, {found} in the log: the figures are void")
+        return burst
+
+    stored, storeless = figures.turns(
+        _ROUNDS, recorded, lambda: _burst(url, key, events, recording=False)
+    )
     rates, baselines = [one.per_second for one in stored], [one.per_second for one in storeless]
     name = f"ingest/one a request, {CONNECTIONS} connections"
     yield compared(f"{name}, to no store", "events/s", rates, baselines, at_least=SHARE)
@@ -120,70 +134,97 @@ def _burst(url: str, key: str, events: int, *, recording: bool) -> Burst:
 
 
 def _batches(url: str, key: str, count: int) -> Iterator[Line]:
-    rates, baselines = [], []
     with _service(url) as (port, _):
-        for _ in range(_ROUNDS):
-            baselines.append(uvloop.run(_bare(url, count)))
-            batches = [[posting.lead(n) for n in range(BATCH)] for _ in range(count)]
-            _, seconds = uvloop.run(posting.post_batches(port, key, batches, BATCHING))
-            rates.append(count * BATCH / seconds)
+        rates, baselines = figures.turns(
+            _ROUNDS, lambda: _posted(port, key, count), lambda: uvloop.run(_bare(url, count))
+        )
     name = f"ingest/batches of {BATCH}, to bare inserts"
     yield compared(name, "events/s", rates, baselines, at_least=SHARE)
 
 
+def _posted(port: int, key: str, count: int) -> float:
+    """Events a second in batches over HTTP."""
+    batches = [[posting.publication(n) for n in range(BATCH)] for _ in range(count)]
+    _, seconds = uvloop.run(posting.post_batches(port, key, batches, BATCHING))
+    return count * BATCH / seconds
+
+
 async def _bare(url: str, count: int) -> float:
-    """Rows a second on one connection: what a flush of the service does, and nothing else."""
+    """Rows a second by statements that were made before the clock, each its own transaction."""
     now = datetime.now(UTC)
-    batches = [[_made(posting.lead(n), now) for n in range(BATCH)] for _ in range(count)]
-    async with await AsyncConnection.connect(url, autocommit=True) as conn:
+    documents = [
+        json.dumps([_row(posting.publication(n), now) for n in range(BATCH)]) for _ in range(count)
+    ]
+
+    async def insert(conn: AsyncConnection, documents: Sequence[str]) -> None:
+        for document in documents:
+            await conn.execute(_INSERT, {"rows": document, "now": now})
+
+    async with AsyncExitStack() as stack:
+        connecting = (AsyncConnection.connect(url, autocommit=True) for _ in range(FLUSHERS))
+        conns = [await stack.enter_async_context(await one) for one in connecting]
         began = time.perf_counter()
-        for batch in batches:
-            await intake.commit(conn, batch, now, STATEMENT_PATIENCE)
+        shares = (insert(conn, documents[at::FLUSHERS]) for at, conn in enumerate(conns))
+        await asyncio.gather(*shares)
         return count * BATCH / (time.perf_counter() - began)
 
 
-def _made(body: posting.Body, now: datetime) -> NewEvent:
-    return event.new(
+def _row(body: posting.Body, now: datetime) -> dict[str, Any]:
+    made = event.new(
         type=EventType(body["type"]),
         payload=body["payload"],
         source=body["source"],
         key=body["idempotencyKey"],
         now=now,
     )
+    row = {"id": str(made.id), "key": made.idempotency_key, "fingerprint": made.fingerprint}
+    return row | {"type": made.type, "payload": made.payload, "source": made.source}
 
 
-def _beside_delivery(seconds: int) -> Iterator[Line]:
+def _beside_delivery(seconds: int, alone: Sequence[float]) -> Iterator[Line]:
     """An installation whose delivery run plans and sends what is posted, while it is posted."""
-    with delivering.house() as at:
+    with delivering.house(linger="10s") as at:
         own = at.own
         own.env = at.env
         own.start_ingest()
-        own.start_delivery()
+        run = own.start_delivery()
         port = urlsplit(own.ingest_url).port
         assert port is not None
         waits = uvloop.run(_steadily(port, own.key, seconds))
-        done = own.ask("select from effects where state = 'SENT' limit 1")
-    if not done:
-        raise SystemExit("delivery sent nothing meanwhile: the figures are void")
+        awake = run.poll() is None and own.awake()
+        own.finish(120)
+        states = own.ask(STATES)
+    events = STEADY * (seconds + 1)  # a lead is two effects, and every second event is one
+    if not awake or states != [("SENT", events + events // 2)]:
+        raise SystemExit(f"{states} of {events} events, awake: {awake}: the figures are void")
     name = f"ingest/{STEADY} a second, delivery awake"
-    yield from _percentiles(name, waits, p95=P95, p99=P99)
+    yield from _percentiles(name, waits, alone, p95=P95, p99=P99)
 
 
 async def _steadily(port: int, key: str, seconds: int) -> list[float]:
     """In ms; a second of it before the clock, which opens connections and prepares statements."""
-    await posting.post_steadily(port, key, [posting.mixed(n) for n in range(STEADY)], STEADY)
-    bodies = [posting.mixed(number) for number in range(STEADY * seconds)]
+    bodies = [posting.mixed(number) for number in range(STEADY * (seconds + 1))]
     waits = await posting.post_steadily(port, key, bodies, STEADY)
-    return [wait * 1000 for wait in waits]
+    return [wait * 1000 for wait in waits[STEADY:]]
 
 
 def _percentiles(
-    name: str, waits: Sequence[float], *, p95: float | None = None, p99: float | None = None
+    name: str,
+    waits: Sequence[float],
+    alone: Sequence[float] = (),
+    *,
+    p95: float | None = None,
+    p99: float | None = None,
 ) -> Iterator[Line]:
     """In ms, each of five spans of time."""
     for percent, bound in ((50, None), (95, p95), (99, p99)):
-        spans = figures.fifths(waits, percent)
-        yield measured(f"{name}, p{percent}", "ms", spans, at_most=bound)
+        yield measured(
+            f"{name}, p{percent}",
+            "ms",
+            figures.fifths(waits, percent),
+            baselines=figures.fifths(alone, percent),
+            at_most=bound,
+        )
 
 
 @contextmanager

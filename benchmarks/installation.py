@@ -29,6 +29,9 @@ SOURCE = "benchmark"
 CHECKOUT = Path(__file__).parents[1]
 _PATIENCE = 60.0  # seconds until a process that was started must answer
 _GRACE = 60.0  # seconds to end on SIGTERM
+_UNFINISHED = """
+select count(*) from marketing_events
+where status in ('PENDING', 'PROCESSING') and scheduled_at <= now()"""
 _OTHERS = ("MARKETING_DATABASE_URL", "MARKETING_REDIS_URL", "DAGSTER_POSTGRES_URL")
 
 
@@ -85,6 +88,10 @@ class Installation:
         """Is a delivery run at work?"""
         query = "select from heartbeats where kind = 'delivery' and expires_at > clock_timestamp()"
         return bool(self.ask(query))
+
+    def finish(self, seconds: float) -> None:
+        """Wait until nothing is left to do of what is due."""
+        until(lambda: not self.ask(_UNFINISHED)[0][0], seconds, "the end of what is due")
 
     def ask(self, query: str, *, url: str | None = None) -> list[tuple[Any, ...]]:
         with psycopg.connect(url or self.database_url) as conn:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from multiprocessing.connection import Connection
 from urllib.parse import urlsplit
 
@@ -37,11 +38,9 @@ FLOODED_LIMIT = 50.0
 FLOODING = 64  # connections
 COLD_LIMIT = 15.0  # seconds, each trial
 _ENDED = "('SUCCESS', 'FAILURE', 'CANCELED')"
-_UNFINISHED = "select count(*) from marketing_events where status in ('PENDING', 'PROCESSING')"
-_DUE = f"{_UNFINISHED} and scheduled_at <= now()"
-_DELAYS = """
-select extract(epoch from e.first_attempt_at - m.created_at)::float * 1000
-from effects e join marketing_events m on m.id = e.event_id where e.state = 'SENT' order by m.seq"""
+_EFFECTS = """
+select e.id::text, m.id::text, extract(epoch from m.created_at)::float
+from effects e join marketing_events m on m.id = e.event_id order by m.seq"""
 _STEP = 1.3  # seconds that each cold trial starts later in the sensor's interval of 5 s
 
 
@@ -73,8 +72,8 @@ def _warm(per_second: int, seconds: int) -> Iterator[Line]:
         committed = asyncio.run(_commit_steadily(own, per_second, range(per_second * seconds)))
         if run.wait(120) != 0:
             raise SystemExit(f"the delivery run failed: {own.said('delivery')}")
-        from_requests = _reached(own, {one.event_id: one.began for one in answered})
-        from_commits = _reached(own, {one.event_id: one.at for one in committed})
+        from_requests = _all_reached(own, {one.event_id: one.began for one in answered})
+        from_commits = _all_reached(own, {one.event_id: one.at for one in committed})
         by_hand = _by_hand(own, per_second, seconds)
     waits = [(one.at - one.began) * 1000 for one in answered]
     yield from _percentiles("latency/ingest's answer", waits)
@@ -96,8 +95,8 @@ def _beside_a_flood(per_second: int, events: int) -> Iterator[Line]:
         with aside.working(_pour, urlsplit(own.ingest_url).port, own.key, events) as flood:
             committed = asyncio.run(_commit_steadily(own, per_second, _until_told(flood)))
             rate = flood.recv()
-        until(lambda: not own.ask(_DUE)[0][0], 120, "the end of what is due")
-        waits = _reached(own, {one.event_id: one.began for one in committed})
+        own.finish(120)
+        waits = _all_reached(own, {one.event_id: one.began for one in committed})
     yield measured("latency/flood due tomorrow", "events/s", [rate])
     name = "latency/commit to provider beside that flood"
     yield from _percentiles(name, waits, at_most=FLOODED_LIMIT)
@@ -107,8 +106,8 @@ def _pour(port: int, key: str, events: int, pipe: Connection) -> None:
     """Post so many that are due tomorrow, and tell the rate."""
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     bodies = [posting.publication(n) | {"scheduledAt": tomorrow} for n in range(events)]
-    pipe.send("ready")
-    waits, seconds = uvloop.run(posting.post(port, key, bodies, FLOODING))
+    ready = partial(pipe.send, "ready")
+    waits, seconds = uvloop.run(posting.post(port, key, bodies, FLOODING, ready))
     pipe.send(len(waits) / seconds)
 
 
@@ -117,7 +116,7 @@ def _until_told(pipe: Connection) -> Iterator[int]:
 
 
 def _flooded(events: int) -> Iterator[Line]:
-    """From a post's record to its claim, which the call follows, at full ingest rate."""
+    """From a post's record to the provider's door, at full ingest rate, of which all is due."""
     with delivering.house() as at:
         own = at.own
         own.env = at.env
@@ -127,10 +126,13 @@ def _flooded(events: int) -> Iterator[Line]:
         assert port is not None
         bodies = [posting.publication(number) for number in range(events)]
         waits, seconds = uvloop.run(posting.post(port, own.key, bodies, FLOODING))
-        until(lambda: not own.ask(_UNFINISHED)[0][0], 300, "the end of the flood")
-        delays = [delay for (delay,) in own.ask(_DELAYS)]
+        own.finish(300)
+        calls = at.provider.count().keys
+        delays = [(calls[effect] - since) * 1000 for effect, _, since in own.ask(_EFFECTS)]
     yield measured("latency/flood", "events/s", [len(waits) / seconds])
-    name = "latency/commit to claim while flooded"
+    if len(delays) != events:
+        raise SystemExit(f"{len(delays)} effects of {events} posts: the figures are void")
+    name = "latency/commit to provider while flooded"
     yield from _percentiles(name, delays, at_most=FLOODED_LIMIT)
 
 
@@ -250,7 +252,7 @@ def _reached(own: Installation, since: Mapping[str, float]) -> list[float]:
     had been read, in the order of the events; what was not is absent."""
     calls = _calls(own)
     effects: dict[str, list[str]] = {}
-    for effect, caused_by in own.ask("select id::text, event_id::text from effects"):
+    for effect, caused_by, _ in own.ask(_EFFECTS):
         effects.setdefault(caused_by, []).append(effect)
     return [
         (calls[effect] - began) * 1000
@@ -258,6 +260,17 @@ def _reached(own: Installation, since: Mapping[str, float]) -> list[float]:
         for effect in effects.get(event_id, ())
         if effect in calls
     ]
+
+
+def _all_reached(own: Installation, since: Mapping[str, float]) -> list[float]:
+    """The same, where every effect of every event must have been called for."""
+    planned = sum(caused_by in since for _, caused_by, _ in own.ask(_EFFECTS))
+    found = _reached(own, since)
+    if not len(found) == planned >= len(since) > 0:
+        raise SystemExit(
+            f"{len(found)} calls for {planned} effects of {len(since)} events: the figures are void"
+        )
+    return found
 
 
 def _calls(own: Installation) -> dict[str, float]:

@@ -35,14 +35,20 @@ def mixed(number: int) -> Body:
 
 
 async def post(
-    port: int, key: str, bodies: Sequence[Body], connections: int
+    port: int,
+    key: str,
+    bodies: Sequence[Body],
+    connections: int,
+    ready: Callable[[], object] = lambda: None,
 ) -> tuple[list[float], float]:
-    """Waits in seconds, and how long all of it took. The requests are made before the clock.
+    """Waits in seconds, and how long all of it took. The requests are made before the clock, and
+    before `ready` is called.
 
     Raises:
         RuntimeError: an answer was not 201.
     """
     requests = [_request(key, "/events", body) for body in bodies]
+    ready()
     return await _exhaust(port, requests, _accepted, connections)
 
 
@@ -66,7 +72,8 @@ async def post_batches(
 async def post_steadily(
     port: int, key: str, bodies: Sequence[Body], per_second: int
 ) -> list[float]:
-    """A post at each beat, whether or not those before have been answered. Waits in seconds.
+    """A post at each beat, whether or not those before have been answered. Waits in seconds, in
+    the order of the beats.
 
     No beat waits for an answer, so that a stall of the service is in the figures of all that came
     during it. What this process itself is late by is not: uvloop's timers keep whole milliseconds.
@@ -77,7 +84,7 @@ async def post_steadily(
     requests = [_request(key, "/events", body) for body in bodies]
     loop = asyncio.get_running_loop()
     idle: list[_Connection] = []
-    waits: list[float] = []
+    waits = [0.0] * len(requests)
     began = loop.time()
 
     async def send(number: int) -> None:
@@ -85,7 +92,7 @@ async def post_steadily(
         sent = time.perf_counter()
         connection = idle.pop() if idle else await _connected(port, _accepted)
         await connection.exchange(requests[number])
-        waits.append(time.perf_counter() - sent)
+        waits[number] = time.perf_counter() - sent
         idle.append(connection)
 
     await asyncio.gather(*(send(number) for number in range(len(requests))))

@@ -1,15 +1,18 @@
-"""A provider that does nothing but count, in a process of its own, so that it holds nobody up.
+"""A provider that notes what was called and when, in a process of its own: it holds nobody up.
 
-python -m benchmarks.provider [--delay 20]
+    python -m benchmarks.provider [--delay 20]
+
+It takes everything, and says so as HubSpot, Resend and a webhook each want to hear it.
 """
 
 import argparse
 import asyncio
+import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -20,10 +23,11 @@ import uvloop
 from benchmarks import usage
 from benchmarks.installation import CHECKOUT
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n" + (
-    b'{"id":"1"}'
-)
+_TAKEN = b'{"id":"1","status":"COMPLETE","results":[{"id":"1"}]}'
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+_ANSWER = _HEAD % len(_TAKEN) + _TAKEN
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_KEY = re.compile(rb"\r\nidempotency-key: *([!-~]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class Counted:
     calls: int
     first: float  # unix seconds, when it had been read
     last: float
+    keys: Mapping[str, float]  # the same of the first call under each Idempotency-Key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +81,20 @@ class _Calls:
     def __init__(self, delay: float) -> None:
         self.delay = delay  # seconds
         self.count, self.first, self.last = 0, 0.0, 0.0
+        self.keys: dict[str, float] = {}
 
-    def note(self) -> None:
+    def note(self, request: bytes) -> None:
         self.last = time.time()
         self.first = self.first or self.last
         self.count += 1
+        if key := _KEY.search(request):
+            self.keys.setdefault(key[1].decode(), self.last)
 
     def tell(self) -> bytes:
-        body = b'{"calls": %d, "first": %f, "last": %f}' % (self.count, self.first, self.last)
-        self.count, self.first, self.last = 0, 0.0, 0.0
-        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        told = {"calls": self.count, "first": self.first, "last": self.last, "keys": self.keys}
+        body = json.dumps(told).encode()
+        self.count, self.first, self.last, self.keys = 0, 0.0, 0.0, {}
+        return _HEAD % len(body) + body
 
 
 class _Answering(asyncio.Protocol):
@@ -110,11 +119,11 @@ class _Answering(asyncio.Protocol):
         if data.startswith(b"GET"):
             self._transport.write(self._calls.tell())
             return
-        self._calls.note()
+        self._calls.note(data)
         if self._calls.delay:
-            self._loop.call_later(self._calls.delay, self._transport.write, ANSWER)
+            self._loop.call_later(self._calls.delay, self._transport.write, _ANSWER)
         else:
-            self._transport.write(ANSWER)
+            self._transport.write(_ANSWER)
 
 
 async def _serve(delay: float) -> None:

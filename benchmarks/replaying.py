@@ -37,7 +37,7 @@ from marketing_pipeline.event_log import history
 PEOPLE = 1_000_000
 NAMES = 4096
 WORKERS = 2
-SECONDS, MIB = 300.0, 300.0  # for a million
+SECONDS, MIB = 300.0, round(300e6 / 2**20)  # for a million
 COPY = """
 copy attempts (effect_id, number, purpose, claim_id, provider, started_at, request_sha256,
                finished_at, outcome, status_code) from stdin"""
@@ -56,11 +56,11 @@ def measure(people: int, names: int) -> list[Line]:
     if alone["digest"] != shared["digest"]:
         raise SystemExit(f"{alone}, {shared}: the digest of a day must be one")
     wanted = SECONDS * people / PEOPLE
-    name = f"replay: {people:,} effects verified"
+    name = f"replaying/{people:,} effects verified"
     return [
         figures.measured(f"{name} by one process", "s", [alone["seconds"]]),
         figures.measured(f"{name} by {WORKERS} workers", "s", [shared["seconds"]], at_most=wanted),
-        figures.measured("replay: peak memory", "MiB", [alone["peak_mib"]], at_most=MIB),
+        figures.measured("replaying/peak memory", "MiB", [alone["peak_mib"]], at_most=MIB),
     ]
 
 
@@ -73,9 +73,9 @@ async def _send(own: Installation, people: int) -> None:
         with psycopg.connect(own.database_url) as other, other.cursor() as cursor:
             promised = [one async for one in history.plans_of_day(conn, now.date())]
             assert [one.count for one in promised] == [people], "midnight has passed: start again"
-            one = promised[0]
+            plan = promised[0]
             every = UUID(int=0), UUID(int=2**128 - 1)
-            pages = history.effects_of_campaign(conn, one.event.id, one.epoch, *every)
+            pages = history.effects_of_campaign(conn, plan.event.id, plan.epoch, *every)
             with cursor.copy(COPY) as copy:
                 for _ in track(range(0, people, history.PAGE), "sending"):
                     page = await anext(pages)

@@ -82,9 +82,9 @@ def lines(quick: bool = False) -> Iterator[Line]:
             def engine(at: House = at) -> Run:
                 return delivering.engine(at, effects)
 
-            ours, *theirs = dispatch.turns(runs, engine, *(taker(peer) for peer in PEERS))
+            ours, *theirs = figures.turns(runs, engine, *(taker(peer) for peer in PEERS))
         for peer, its in zip(PEERS, theirs, strict=True):
-            name = f"dispatch/{delay}ms vs {peer.name}"
+            name = f"peers/{delay}ms vs {peer.name}"
             wanted = peer.after_20_ms if delay else peer.at_once
             yield compared(
                 name,
