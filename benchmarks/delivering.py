@@ -218,14 +218,24 @@ def _completed(url: str, number: int, effects: int) -> float:
     return float(row[1])
 
 
-def rows(at: House, effects: int) -> float:
-    """Effects a second where nothing is done but to write the rows of so many new events."""
+def rows(at: House, effects: int) -> Run:
+    """Where nothing is done but to write the rows of so many new events; this process writes."""
     number = next(_number)
     asyncio.run(_record(at, number, effects, planned=False))
     _tidy(at.own.database_url)
+    before, began = at.cpu(), time.process_time()
     seconds = barerows.write(at.own.database_url, SOURCE)
+    worked, after = time.process_time() - began, at.cpu()
     _completed(at.own.database_url, number, effects)
-    return effects / seconds
+    return Run(
+        effects=effects,
+        seconds=seconds,
+        worker_cpu=worked,
+        postgres_cpu=after["postgres"] - before["postgres"],
+        valkey_cpu=0.0,
+        provider_cpu=0.0,
+        peak_mib=usage.peak_mib(),
+    )
 
 
 def hand(at: House, url: str, jobs: int) -> Run:

@@ -54,8 +54,9 @@ def bare_rows(quick: bool = False) -> Iterator[Line]:
     effects, runs = size(quick)
     with house() as at:
         engine(at, 100)  # keeps the configuration
-        ours, theirs = turns(runs, lambda: engine(at, effects).rate, lambda: rows(at, effects))
-    yield compared("dispatch/bare rows", "effects/s", ours, theirs)
+        ours, theirs = turns(runs, lambda: engine(at, effects), lambda: rows(at, effects))
+    yield compared("dispatch/bare rows", "effects/s", _rates(ours), _rates(theirs))
+    yield from used("dispatch/bare rows", ours, theirs)
 
 
 def after_20_ms(quick: bool = False) -> Iterator[Line]:
@@ -199,8 +200,7 @@ def used(name: str, ours: Sequence[Run], theirs: Sequence[Run]) -> Iterator[Line
 _COSTS: dict[str, Callable[[Run], float]] = {
     "the worker": lambda one: one.worker_cpu,
     "PostgreSQL": lambda one: one.postgres_cpu,
-    "Valkey": lambda one: one.valkey_cpu,
-    "all three": lambda one: one.worker_cpu + one.postgres_cpu + one.valkey_cpu,
+    "worker, PostgreSQL and Valkey": lambda one: one.worker_cpu + one.postgres_cpu + one.valkey_cpu,
 }
 
 

@@ -7,8 +7,9 @@ figures drift from one minute to the next:
 
 - one event a request, beside the same service that says ACCEPTED without recording anything (key
   check, validation, fingerprint and answer included): the difference is what durability costs;
-- batches, beside bare inserts of the same rows on as many connections as the service has: no HTTP,
-  nothing validated or hashed, nobody told;
+- batches, beside bare inserts of the same rows on as many connections as the service has, as one
+  writes them by hand: no HTTP, nothing validated or hashed, nobody told; and beside what PostgreSQL
+  alone makes of statements that were written before the clock;
 - posts at a steady rate, alone and while a delivery run is awake that each of them wakes.
 """
 
@@ -20,16 +21,16 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import uvloop
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
 from benchmarks import delivering, figures, installation, posting, usage
 from benchmarks.figures import Line, compared, measured
@@ -55,13 +56,20 @@ LIMIT_MIB = 120  # what the service may take after 50,000 events
 _ROUNDS = 5
 FLUSHERS = 2  # connections on which the service records
 STATES = "select state, count(*) from effects group by state"
-_INSERT = """
-insert into marketing_events (id, idempotency_key, type, payload, source, fingerprint, scheduled_at,
-                              created_at, updated_at)
-select id, key, type, payload, source, fingerprint, %(now)s, %(now)s, %(now)s
-from json_to_recordset(%(rows)s::json)
-     as (id uuid, key text, type text, payload jsonb, source text, fingerprint text)
-order by key on conflict do nothing"""
+COLUMNS = (
+    "id, idempotency_key, type, payload, source, fingerprint, scheduled_at, created_at, updated_at"
+)
+_NAMES = COLUMNS.split(", ")
+_ONE = ", ".join(["%s"] * len(_NAMES))
+_VALUES = f"""
+insert into marketing_events ({COLUMNS}) values {", ".join([f"({_ONE})"] * BATCH)}
+on conflict do nothing"""  # noqa: S608 (our own words)
+_DOCUMENT = f"""
+insert into marketing_events ({COLUMNS})
+select {COLUMNS} from json_populate_recordset(null::marketing_events, %s::json)
+on conflict do nothing"""  # noqa: S608 (our own words)
+Row = tuple[object, ...]  # of marketing_events, in the order of COLUMNS
+Insert = Callable[[AsyncConnection], Awaitable[object]]  # of one batch, in its own transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +143,15 @@ def _burst(url: str, key: str, events: int, *, recording: bool) -> Burst:
 
 def _batches(url: str, key: str, count: int) -> Iterator[Line]:
     with _service(url) as (port, _):
-        rates, baselines = figures.turns(
-            _ROUNDS, lambda: _posted(port, key, count), lambda: uvloop.run(_bare(url, count))
+        rates, by_hand, alone = figures.turns(
+            _ROUNDS,
+            lambda: _posted(port, key, count),
+            lambda: uvloop.run(_inserted(url, count, _by_hand)),
+            lambda: uvloop.run(_inserted(url, count, _written_before)),
         )
-    name = f"ingest/batches of {BATCH}, to bare inserts"
-    yield compared(name, "events/s", rates, baselines, at_least=SHARE)
+    name = f"ingest/batches of {BATCH}"
+    yield compared(f"{name}, to bare inserts", "events/s", rates, by_hand, at_least=SHARE)
+    yield compared(f"{name}, to PostgreSQL alone", "events/s", rates, alone)
 
 
 def _posted(port: int, key: str, count: int) -> float:
@@ -149,27 +161,44 @@ def _posted(port: int, key: str, count: int) -> float:
     return count * BATCH / seconds
 
 
-async def _bare(url: str, count: int) -> float:
-    """Rows a second by statements that were made before the clock, each its own transaction."""
+async def _inserted(url: str, count: int, making: Callable[[Sequence[Row]], Insert]) -> float:
+    """Rows a second."""
     now = datetime.now(UTC)
-    documents = [
-        json.dumps([_row(posting.publication(n), now) for n in range(BATCH)]) for _ in range(count)
+    inserts = [
+        making([_row(posting.publication(n), now) for n in range(BATCH)]) for _ in range(count)
     ]
 
-    async def insert(conn: AsyncConnection, documents: Sequence[str]) -> None:
-        for document in documents:
-            await conn.execute(_INSERT, {"rows": document, "now": now})
+    async def work(conn: AsyncConnection, inserts: Sequence[Insert]) -> None:
+        for insert in inserts:
+            await insert(conn)
 
     async with AsyncExitStack() as stack:
         connecting = (AsyncConnection.connect(url, autocommit=True) for _ in range(FLUSHERS))
         conns = [await stack.enter_async_context(await one) for one in connecting]
         began = time.perf_counter()
-        shares = (insert(conn, documents[at::FLUSHERS]) for at, conn in enumerate(conns))
+        shares = (work(conn, inserts[at::FLUSHERS]) for at, conn in enumerate(conns))
         await asyncio.gather(*shares)
         return count * BATCH / (time.perf_counter() - began)
 
 
-def _row(body: posting.Body, now: datetime) -> dict[str, Any]:
+def _by_hand(rows: Sequence[Row]) -> Insert:
+    """The statement's values are made of the rows as it is executed."""
+
+    def insert(conn: AsyncConnection) -> Awaitable[object]:
+        values = [
+            Jsonb(value) if isinstance(value, dict) else value for row in rows for value in row
+        ]
+        return conn.execute(_VALUES, values)
+
+    return insert
+
+
+def _written_before(rows: Sequence[Row]) -> Insert:
+    document = json.dumps([dict(zip(_NAMES, row, strict=True)) for row in rows], default=str)
+    return lambda conn: conn.execute(_DOCUMENT, [document])
+
+
+def _row(body: posting.Body, now: datetime) -> Row:
     made = event.new(
         type=EventType(body["type"]),
         payload=body["payload"],
@@ -177,8 +206,8 @@ def _row(body: posting.Body, now: datetime) -> dict[str, Any]:
         key=body["idempotencyKey"],
         now=now,
     )
-    row = {"id": str(made.id), "key": made.idempotency_key, "fingerprint": made.fingerprint}
-    return row | {"type": made.type, "payload": made.payload, "source": made.source}
+    facts = (made.id, made.idempotency_key, str(made.type), made.payload, made.source)
+    return (*facts, made.fingerprint, now, now, now)
 
 
 def _beside_delivery(seconds: int, alone: Sequence[float]) -> Iterator[Line]:

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from types import NoneType
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import orjson
 import rfc8785
 
 NAMESPACE = UUID("5f0ff3a5-6d5c-5c1e-9a53-6f2f4f0c8a51")  # ours; every identity below hangs on it
+_NAMESPACE = NAMESPACE.bytes
 _SCALARS = frozenset({str, int, bool, NoneType})
 _AS_RFC_8785 = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
@@ -58,8 +59,13 @@ def fingerprint(value: object) -> str:
 
 
 def identity(*parts: object) -> UUID:
-    """The UUIDv5 that names these parts, the same on every machine."""
-    return uuid5(NAMESPACE, canonical([_plain(part) for part in parts]).decode())
+    """The UUIDv5 that names these parts, the same on every machine.
+
+    As `uuid.uuid5` makes it, which takes twice as long: a tenth of what ingest did for a batch.
+    """
+    name = canonical([_plain(part) for part in parts])
+    named = hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).digest()
+    return UUID(bytes=named[:16], version=5)
 
 
 def running(lines: Iterable[object]) -> str:

@@ -15,6 +15,7 @@ FIRST_DAY = date(2020, 1, 1)  # the first partition
 FURTHEST = timedelta(days=400)  # how far ahead an event may be scheduled
 MAX_KEY = 200  # characters of an idempotency key as sent
 MAX_SOURCE = 100  # characters
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADDRESS = re.compile(r"[^@\s,;<>\"()\[\]\\]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
@@ -146,6 +147,8 @@ def idempotency_key(source: str, key: str) -> str:
             f"is empty, longer than {MAX_KEY} characters, or holds U+0000 or a lone surrogate",
             "send a UUID that you keep for every repeat of this event",
         )
+    if _UUID.fullmatch(key):  # as most send it; a third of the time that parsing takes
+        return key
     try:
         return str(UUID(key))
     except ValueError:

@@ -21,20 +21,20 @@ select id from recipients where address = %(address)s
 with arriving as materialized (
     select nextval('fact_seq') as seq, e.*
     from rows from (json_to_recordset(%(events)s::json)
-         as (id uuid, key text, type text, payload jsonb, source text, origin text,
+         as (id uuid, idempotency_key text, type text, payload jsonb, source text, origin text,
              fingerprint text, address text, scheduled_at timestamptz, traceparent text,
              caused_by uuid))
-         with ordinality as e (id, key, type, payload, source, origin, fingerprint, address,
-                               scheduled_at, traceparent, caused_by, place)
+         with ordinality as e (id, idempotency_key, type, payload, source, origin, fingerprint,
+                               address, scheduled_at, traceparent, caused_by, place)
     order by place
 ), recorded as (
     insert into marketing_events (id, seq, idempotency_key, type, payload, source, origin, fingerprint,
                                   recipient_id, scheduled_at, created_at, traceparent, caused_by, updated_at)
-    select a.id, a.seq, a.key, a.type, a.payload, a.source, a.origin, a.fingerprint,
+    select a.id, a.seq, a.idempotency_key, a.type, a.payload, a.source, a.origin, a.fingerprint,
            (select r.id from recipients r where r.address = a.address),
            a.scheduled_at, %(now)s, a.traceparent, a.caused_by, %(now)s
     from arriving a
-    order by a.key collate "C", a.seq
+    order by a.idempotency_key collate "C", a.seq
     on conflict do nothing
     returning idempotency_key
 )

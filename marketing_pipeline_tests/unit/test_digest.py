@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from uuid import UUID, uuid5
 
 import orjson
 import pytest
@@ -40,3 +41,9 @@ def test_every_value_has_the_form_of_rfc_8785(value: object) -> None:
 def test_what_is_left_to_rfc8785_would_have_had_another_form(value: object) -> None:
     """The known-bad case: orjson alone."""
     assert orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != digest.canonical(value)
+
+
+@given(st.lists(st.uuids() | st.integers(-(2**53) + 1, 2**53 - 1) | st.none() | st.text()))
+def test_what_names_its_parts_is_the_uuid5_of_their_canonical_form(parts: list[object]) -> None:
+    name = rfc8785.dumps([str(one) if isinstance(one, UUID) else one for one in parts])
+    assert digest.identity(*parts) == uuid5(digest.NAMESPACE, name.decode())
