@@ -9,7 +9,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,9 +45,7 @@ class Run:
     effects: int
     seconds: float  # from the first call until the last outcome was on record
     worker_cpu: float  # seconds, all workers together
-    postgres_cpu: float
-    valkey_cpu: float
-    provider_cpu: float
+    servers_cpu: Mapping[str, float]  # the same of each server, and of the provider
     peak_mib: float  # of the largest worker
 
     @property
@@ -57,8 +55,7 @@ class Run:
     @property
     def cores(self) -> float:
         """How many were kept busy on average; what began and ended the run is counted in."""
-        servers = self.postgres_cpu + self.valkey_cpu + self.provider_cpu
-        return (self.worker_cpu + servers) / self.seconds
+        return (self.worker_cpu + sum(self.servers_cpu.values())) / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +71,14 @@ class House:
         return {**self.own.env, **named}
 
     def cpu(self) -> dict[str, float]:
-        """Seconds that the servers have worked so far, by name."""
+        """Seconds that the servers and the provider have worked so far, by name."""
         running = embedded.status(self.own.home / "state").servers
-        return {one.name: usage.cpu_of_tree(one.pid) for one in running}
+        servers = {one.name: usage.cpu_of_tree(one.pid) for one in running}
+        return servers | {"provider": self.provider.cpu()}
+
+    def cpu_since(self, before: Mapping[str, float]) -> dict[str, float]:
+        """Seconds since `cpu` said so."""
+        return {name: now - before[name] for name, now in self.cpu().items()}
 
 
 @contextmanager
@@ -112,11 +114,11 @@ def engine(
     _tidy(at.own.database_url, checkpoint=checkpoint)
     with _workers(at, workers, LONGEST if fill else SHORT) as pipes:
         at.provider.count()
-        before, provider_before = at.cpu(), at.provider.cpu()
+        before = at.cpu()
         for pipe in pipes:
             pipe.send("go")
         reports = [pipe.recv() for pipe in pipes]
-        after, provider_after = at.cpu(), at.provider.cpu()
+        worked = at.cpu_since(before)
     counted = at.provider.count()
     if fill and counted.calls != effects:
         raise SystemExit(f"{counted.calls} calls for {effects} effects: the figures are void")
@@ -125,9 +127,7 @@ def engine(
         effects=counted.calls,
         seconds=ended - counted.first,
         worker_cpu=sum(cpu for cpu, _ in reports),
-        postgres_cpu=after["postgres"] - before["postgres"],
-        valkey_cpu=after["valkey"] - before["valkey"],
-        provider_cpu=provider_after - provider_before,
+        servers_cpu=worked,
         peak_mib=max(peak for _, peak in reports),
     )
 
@@ -225,15 +225,13 @@ def rows(at: House, effects: int) -> Run:
     _tidy(at.own.database_url)
     before, began = at.cpu(), time.process_time()
     seconds = barerows.write(at.own.database_url, SOURCE)
-    worked, after = time.process_time() - began, at.cpu()
+    cpu, worked = time.process_time() - began, at.cpu_since(before)
     _completed(at.own.database_url, number, effects)
     return Run(
         effects=effects,
         seconds=seconds,
-        worker_cpu=worked,
-        postgres_cpu=after["postgres"] - before["postgres"],
-        valkey_cpu=0.0,
-        provider_cpu=0.0,
+        worker_cpu=cpu,
+        servers_cpu=worked,
         peak_mib=usage.peak_mib(),
     )
 
@@ -242,10 +240,10 @@ def hand(at: House, url: str, jobs: int) -> Run:
     """The same many jobs by benchmarks/byhand.py."""
     byhand.fill(url, jobs)
     at.provider.count()
-    before, provider_before = at.cpu(), at.provider.cpu()
+    before = at.cpu()
     with byhand.working(url, at.provider.url, jobs) as worker:
         cpu, peak, ended = worker.recv()
-    after, provider_after = at.cpu(), at.provider.cpu()
+    worked = at.cpu_since(before)
     counted = at.provider.count()
     if counted.calls != jobs:
         raise SystemExit(f"{counted.calls} calls for {jobs} jobs: the figures are void")
@@ -253,8 +251,6 @@ def hand(at: House, url: str, jobs: int) -> Run:
         effects=jobs,
         seconds=ended - counted.first,
         worker_cpu=cpu,
-        postgres_cpu=after["postgres"] - before["postgres"],
-        valkey_cpu=after["valkey"] - before["valkey"],
-        provider_cpu=provider_after - provider_before,
+        servers_cpu=worked,
         peak_mib=peak,
     )

@@ -199,8 +199,10 @@ def used(name: str, ours: Sequence[Run], theirs: Sequence[Run]) -> Iterator[Line
 
 _COSTS: dict[str, Callable[[Run], float]] = {
     "the worker": lambda one: one.worker_cpu,
-    "PostgreSQL": lambda one: one.postgres_cpu,
-    "worker, PostgreSQL and Valkey": lambda one: one.worker_cpu + one.postgres_cpu + one.valkey_cpu,
+    "PostgreSQL": lambda one: one.servers_cpu["postgres"],
+    "worker, PostgreSQL and Valkey": lambda one: (
+        one.worker_cpu + one.servers_cpu["postgres"] + one.servers_cpu["valkey"]
+    ),
 }
 
 

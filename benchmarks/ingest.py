@@ -35,8 +35,7 @@ from psycopg.types.json import Jsonb
 from benchmarks import delivering, figures, installation, posting, usage
 from benchmarks.figures import Line, compared, measured
 from marketing_pipeline import settings
-from marketing_pipeline.domain import event
-from marketing_pipeline.domain.event import EventType, NewEvent
+from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.event_log.intake import Recorded, Verdict
 from marketing_pipeline.ingest.app import Ingest, create_app
 from marketing_pipeline.ingest.batcher import Batcher, Outcome
@@ -199,13 +198,7 @@ def _written_before(rows: Sequence[Row]) -> Insert:
 
 
 def _row(body: posting.Body, now: datetime) -> Row:
-    made = event.new(
-        type=EventType(body["type"]),
-        payload=body["payload"],
-        source=body["source"],
-        key=body["idempotencyKey"],
-        now=now,
-    )
+    made = posting.as_event(body, now)
     facts = (made.id, made.idempotency_key, str(made.type), made.payload, made.source)
     return (*facts, made.fingerprint, now, now, now)
 

@@ -28,8 +28,6 @@ from psycopg import AsyncConnection
 from benchmarks import aside, byhand, delivering, figures, installation, posting
 from benchmarks.figures import Line, measured
 from benchmarks.installation import Installation, until
-from marketing_pipeline.domain import event
-from marketing_pipeline.domain.event import EventType
 from marketing_pipeline.event_log import intake
 
 COMMIT_LIMIT = 5.0  # milliseconds at p95
@@ -232,14 +230,7 @@ async def _commit_steadily(
         began = time.monotonic()
         for number in numbers:
             await asyncio.sleep(max(began + number / per_second - time.monotonic(), 0))
-            body = posting.mixed(number)
-            one = event.new(
-                type=EventType(body["type"]),
-                payload=body["payload"],
-                source=installation.SOURCE,
-                key=body["idempotencyKey"],
-                now=datetime.now(UTC),
-            )
+            one = posting.as_event(posting.mixed(number), datetime.now(UTC))
             begins = time.time()
             async with conn.transaction():
                 await intake.record(conn, [one], datetime.now(UTC))

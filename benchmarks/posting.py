@@ -5,9 +5,12 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 from benchmarks.installation import SOURCE
+from marketing_pipeline.domain import event
+from marketing_pipeline.domain.event import EventType, NewEvent
 
 Body = dict[str, Any]  # an event as JSON
 _Check = Callable[[bytes, bytes], bool]  # is this answer, its head and its content, the right one?
@@ -32,6 +35,17 @@ def publication(number: int) -> Body:
 def mixed(number: int) -> Body:
     """Leads and publications in turn: three effects for two events."""
     return publication(number) if number % 2 else lead(number)
+
+
+def as_event(body: Body, now: datetime) -> NewEvent:
+    """What ingest makes of a body."""
+    return event.new(
+        type=EventType(body["type"]),
+        payload=body["payload"],
+        source=body["source"],
+        key=body["idempotencyKey"],
+        now=now,
+    )
 
 
 async def post(

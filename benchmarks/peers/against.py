@@ -103,10 +103,10 @@ def run(at: House, peer: Peer, jobs: int) -> Run:
             conn.execute("vacuum (analyze)")
             conn.execute("checkpoint")
         at.provider.count()
-        before, provider_before = at.cpu(), at.provider.cpu()
+        before = at.cpu()
         print("go", file=pipe.stdin, flush=True)
         told = json.loads(pipe.stdout.readline())
-        after, provider_after = at.cpu(), at.provider.cpu()
+        worked = at.cpu_since(before)
         counted = at.provider.count()
         with psycopg.connect(url) as conn:
             row = conn.execute(peer.ended).fetchone()
@@ -121,9 +121,7 @@ def run(at: House, peer: Peer, jobs: int) -> Run:
         effects=jobs,
         seconds=ended - counted.first,
         worker_cpu=told["cpu"],
-        postgres_cpu=after["postgres"] - before["postgres"],
-        valkey_cpu=after["valkey"] - before["valkey"],
-        provider_cpu=provider_after - provider_before,
+        servers_cpu=worked,
         peak_mib=told["peak_mib"],
     )
 
