@@ -123,6 +123,10 @@ class Lane:
         except RedisError as error:  # what this run saw is lost to the others, and no more
             telemetry.emit("gate_lost", reason=str(error))
 
+    async def abandon(self) -> None:
+        """End what `run` left where it broke off: nothing uses what is closed next."""
+        await self._slots.abandon()
+
     async def _guarded(self, doing: Coroutine[None, None, float | None]) -> float:
         """How long to rest; where a server is away, until it may be back."""
         try:

@@ -84,6 +84,8 @@ async def engine(
                 run_id=run_id,
             )
         finally:
+            for lane in lanes:
+                await lane.abandon()
             for one in services:
                 await one.transport.aclose()
 

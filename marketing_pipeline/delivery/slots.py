@@ -66,6 +66,13 @@ class Slots:
             self._beside.discard(task)
             task.result()
 
+    async def abandon(self) -> None:
+        """Of a run that broke off nothing goes on; what a call comes to is left to its lease."""
+        left = self._calls | self._beside
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)  # what broke the run off is raised
+
     async def _timed(self, doing: Coroutine[Any, Any, None]) -> None:
         began = time.monotonic()
         try:
@@ -78,4 +85,5 @@ class Slots:
     def _call_ended(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
         self.ended.set()
-        task.result()  # an error here is a bug: it must be seen, not kept in a task
+        if not task.cancelled():
+            task.result()  # an error here is a bug: it must be seen, not kept in a task

@@ -17,6 +17,7 @@ from marketing_pipeline.delivery import claiming, connections, eager, high_water
 from marketing_pipeline.delivery.assembly import assemble, marks
 from marketing_pipeline.delivery.contents import Contents
 from marketing_pipeline.delivery.eager import Effects
+from marketing_pipeline.delivery.gate import Gate
 from marketing_pipeline.delivery.lane import Lane
 from marketing_pipeline.domain import event
 from marketing_pipeline.domain.event import EventType, NewEvent
@@ -76,6 +77,10 @@ def value(database: str, query: LiteralString, **values: object) -> Any:
 
 async def nothing_at_once(self: Lane, effects: int) -> None:
     """A lane that is never free."""
+
+
+async def left_alone(self: Lane) -> None:
+    """A lane that leaves its tasks to themselves."""
 
 
 @pytest.mark.parametrize("free", [True, False], ids=["free", "known-bad"])
@@ -292,6 +297,38 @@ def test_what_is_wrong_with_asking_for_leave_is_seen(
     record(database, [post(1)])
     with pytest.RaisesGroup(ZeroDivisionError):
         run(used)
+
+
+@pytest.mark.parametrize("careful", [True, False], ids=["careful", "known-bad"])
+def test_nothing_of_a_run_that_broke_off_uses_what_is_closed(
+    used: settings.Settings, database: str, monkeypatch: pytest.MonkeyPatch, careful: bool
+) -> None:
+    """Leave that was given back too late opened a connection again, which nobody closed."""
+    ended: list[str] = []
+    close = Redis.aclose
+
+    async def closed(client: Redis, *arguments: Any) -> None:
+        await close(client, *arguments)
+        ended.append("the connections")
+
+    async def restored(*_: object, **__: object) -> None:
+        raise high_water.ReadOnly("the log went back in time")
+
+    async def slow(*_: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("giving back")
+
+    monkeypatch.setattr(Redis, "aclose", closed)
+    monkeypatch.setattr(eager.Turn, "begin", restored)
+    monkeypatch.setattr(Gate, "give_back", slow)
+    if not careful:
+        monkeypatch.setattr(Lane, "abandon", left_alone)
+    record(database, [post(1)])
+    with pytest.RaisesGroup(high_water.ReadOnly):
+        run(used)
+    assert (ended == ["giving back", "the connections"]) is careful
 
 
 @pytest.mark.parametrize(
