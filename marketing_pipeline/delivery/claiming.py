@@ -12,11 +12,21 @@ from psycopg import AsyncConnection, Rollback
 from marketing_pipeline.campaigns.rendering import TemplateError
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.frontier import Frontier
 from marketing_pipeline.domain import decide, digest
 from marketing_pipeline.domain.decide import GiveUp, LookUp, Repeat
 from marketing_pipeline.domain.effect import Effect, EffectState
 from marketing_pipeline.event_log import ledger
-from marketing_pipeline.event_log.ledger import Begun, Candidate, Closed, NewAttempt, Purpose, Reach
+from marketing_pipeline.event_log.ledger import (
+    ALWAYS,
+    Begun,
+    Candidate,
+    Closed,
+    NewAttempt,
+    Purpose,
+    Reach,
+    Since,
+)
 
 
 def clock() -> float:
@@ -49,13 +59,26 @@ class Claim:
     begun: Begun | None = None  # where there are calls
 
 
+def front() -> Frontier[Since]:
+    """Of a provider of which nothing is claimed yet."""
+    return Frontier(first=ALWAYS)
+
+
 async def claim(
-    conn: AsyncConnection, destination: Destination, contents: Contents, limit: int
+    conn: AsyncConnection,
+    destination: Destination,
+    contents: Contents,
+    limit: int,
+    upto: Frontier[Since],
 ) -> Claim:
-    """Claim up to `limit` effects in one transaction of its own."""
+    """Claim up to `limit` effects in one transaction of its own.
+
+    upto: of whoever makes one claim after the other.
+    """
     taken = Claim()
     async with conn.transaction() as transaction:
-        found = await _whose_turn_it_is(conn, destination.provider.name, limit)
+        with upto.look() as look:
+            found = await _whose_turn_it_is(conn, destination.provider.name, limit, look.since)
         if not found:
             return taken
         candidates = [candidate for candidate, _ in found]
@@ -77,6 +100,8 @@ async def claim(
         if taken.calls and is_late(taken.began, destination):
             taken = Claim()
             raise Rollback(transaction)
+    if taken.calls or taken.closed:
+        upto.reached = _reached(look.since, candidates, full=len(found) == limit)
     return taken
 
 
@@ -86,8 +111,18 @@ def is_late(began: float, destination: Destination) -> bool:
     return clock() > began + destination.entry.call_timeout.total_seconds()
 
 
+def _reached(since: Since, taken: list[Candidate], *, full: bool) -> Since:
+    """How far these lie; full: more may be due, but nothing before the last one."""
+    reached = list(since)
+    for one in taken:
+        last = full and one.priority == taken[-1].priority
+        place = one.due_at if last else one.due_at - ledger.OVERLAP
+        reached[one.priority] = max(reached[one.priority], place)
+    return reached
+
+
 async def _whose_turn_it_is(
-    conn: AsyncConnection, provider: str, limit: int
+    conn: AsyncConnection, provider: str, limit: int, since: Since
 ) -> list[tuple[Candidate, Reach]]:
     """Due effects, locked, with what is in their way; looked for once more where some were left.
 
@@ -96,7 +131,7 @@ async def _whose_turn_it_is(
     found: list[tuple[Candidate, Reach]] = []
     passed: list[UUID] = []
     while len(found) < limit:
-        due = await ledger.lock_due(conn, provider, limit - len(found), passed)
+        due = await ledger.lock_due(conn, provider, limit - len(found), passed, since)
         people = {c.recipient_id for c in due if c.recipient_id}
         keys = {c.ordering_key for c in due if c.ordering_key}
         reach = await ledger.reach(conn, people, keys, wait=True)

@@ -155,6 +155,8 @@ class Turn:
             address=reach.addresses.get(person) if person else None,
             expires_at=effect.expires_at,
             now=self._now,
+            priority=effect.priority,
+            due_at=effect.due_at,
         )
 
     def _call(self, provider: str, candidate: Candidate, reach: Reach) -> Call | None:

@@ -51,6 +51,7 @@ class Engine:
     worker: UUID = field(default_factory=uuid4)
     run_id: str | None = None
     planned: int = 0
+    fronts: planner.Fronts = field(default_factory=planner.Fronts)
     days: set[date] = field(default_factory=set)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     _unwritten: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,7 +117,7 @@ class Engine:
         self._due.clear()
         began = time.monotonic()
         rules = self.assembly.configuration.meaning.rules
-        done = await planner.plan_due(conn, rules, datetime.now(UTC), self.eager)
+        done = await planner.plan_due(conn, rules, datetime.now(UTC), self.eager, self.fronts)
         if done.campaigns:
             self._writing_idle_since = None
             self._unwritten.set()
@@ -133,7 +134,7 @@ class Engine:
             return
         if done.waiting:
             self._planning_idle_since = None
-        elif self._planning_idle_since is None:
+        elif self._planning_idle_since is None and done.whole:
             self._planning_idle_since = time.monotonic()
         await rest(self._due, LOOK)
 

@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-import psycopg
 from redis import RedisError
 
 from marketing_pipeline import telemetry
@@ -14,17 +13,21 @@ from marketing_pipeline.delivery import claiming
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
+from marketing_pipeline.delivery.frontier import Frontier
 from marketing_pipeline.delivery.gate import LATEST
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.serving import Leave, Service
 from marketing_pipeline.delivery.settling import AGAIN, AWAY
 from marketing_pipeline.delivery.slots import Slots
 from marketing_pipeline.event_log import ledger
+from marketing_pipeline.event_log.ledger import OVERLAP, Since
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look
 BLOCKED = 0.1  # seconds until what waits for somebody else is looked at again
 SWEEP = 0.5  # seconds between sweeps of expired leases
+SWEEPING = 0.01  # of the time, for sweeps of all there are
+EVER = -1e9  # by `claiming.clock`: before any lease that there can be
 GATHER = 0.003  # seconds that a few free slots wait for more: one claim for many
 # Seconds between two rounds of which the first found several that had come together: what comes in
 # between shares the second, at a third of the work. What comes alone waits for nobody.
@@ -43,6 +46,8 @@ class Lane:
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # it knows what is due
     idle_since: float | None = None  # monotonic; None while there is work
     _slots: Slots = field(init=False)
+    _front: Frontier[Since] = field(default_factory=claiming.front)
+    _leases: Frontier[float] = field(default_factory=lambda: Frontier(first=EVER, share=SWEEPING))
     _more: bool = False  # the last claim took all it could: more is probably due
     _empty: bool = False  # the last look found nothing due, nor has it come across anything since
     _planned: int = 0  # effects that have come due since the last round
@@ -196,37 +201,44 @@ class Lane:
     async def _look(self, most: int) -> tuple[int, float]:
         """How many effects are due, and where none is, how long to rest."""
         async with self.service.pool.connection() as conn:
-            due, paused = await ledger.due(conn, self.name, most)
-            self._empty = due == 0 and not paused
-            self.looked.set()
-            return due, 0 if due else await self._idle(conn)
+            with self._front.look() as look:
+                due, paused = await ledger.due(conn, self.name, most, look.since)
+                at = None if due else await ledger.next_due(conn, self.name, look.since)
+        self._empty = due == 0 and not paused
+        self.looked.set()
+        if due:
+            self._front.reached = look.since  # where the claim finds it
+            return due, 0
+        if self._slots.taken:
+            self.idle_since = None
+        elif self.idle_since is None and look.whole:
+            self.idle_since = time.monotonic()
+        latest = LOOK if look.whole else max(self._front.whole_in, SHORT)
+        if at is None:
+            return 0, latest
+        ahead = (at - datetime.now(UTC)).total_seconds()
+        return 0, min(max(ahead, SHORT), latest) if ahead > 0 else BLOCKED
 
     async def _sweep_in_time(self) -> None:
         """What others left behind when they died; what this finds is claimed in a later round."""
         if time.monotonic() - self._swept_at < SWEEP:
             return
-        self._swept_at = time.monotonic()
-        contract = self.destination.provider.contract
+        self._swept_at, began = time.monotonic(), claiming.clock()
+        delay = self.destination.provider.contract.settle_delay
         async with self.service.pool.connection() as conn:
-            if await ledger.sweep(conn, self.name, contract.settle_delay):
-                self.wake.set()
+            with self._leases.look() as look:
+                within = timedelta(seconds=began - look.since) + OVERLAP
+                swept = await ledger.sweep(conn, self.name, delay, within)
+        if swept:
+            self.wake.set()
+        else:
+            self._leases.reached = began
 
     async def _tell_in_time(self) -> None:
         """Where nothing is asked for, what calls came to is told apart, many at once."""
         gate = self.service.gate
         if gate.untold_for is not None and gate.untold_for >= LATEST:
             await gate.tell()
-
-    async def _idle(self, conn: psycopg.AsyncConnection) -> float:
-        if self._slots.taken:
-            self.idle_since = None
-        elif self.idle_since is None:
-            self.idle_since = time.monotonic()
-        at = await ledger.next_due(conn, self.name)
-        if at is None:
-            return LOOK
-        ahead = (at - datetime.now(UTC)).total_seconds()
-        return min(max(ahead, SHORT), LOOK) if ahead > 0 else BLOCKED
 
     async def _ask(self, wanted: int) -> Leave:
         """Leave for so many calls at most; slots are kept for those that are granted."""
@@ -259,7 +271,7 @@ class Lane:
     async def _claim(self, calls: int) -> Claim:
         seen = self.high_water.seen
         async with self.service.pool.connection() as conn:
-            claim = await claiming.claim(conn, self.destination, self.contents, calls)
+            claim = await claiming.claim(conn, self.destination, self.contents, calls, self._front)
         if claim.begun is not None:
             begun = claim.begun
             await self.high_water.reach(begun.number, remembered=begun.remembered, after=seen)

@@ -15,6 +15,7 @@ from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.delivery import campaigns, settling, singles
 from marketing_pipeline.delivery.crowds import EPOCH
 from marketing_pipeline.delivery.eager import Eager, claiming_eagerly
+from marketing_pipeline.delivery.frontier import Frontier
 from marketing_pipeline.delivery.singles import Known
 from marketing_pipeline.domain import digest, plan, sequence
 from marketing_pipeline.domain.event import Event, NewEvent
@@ -23,10 +24,23 @@ from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import intake, planning, versions
 from marketing_pipeline.event_log.cuts import Cut
-from marketing_pipeline.event_log.planning import Plan, is_campaign
+from marketing_pipeline.event_log.ledger import OVERLAP
+from marketing_pipeline.event_log.planning import FIRST, DueEvent, Place, Plan, is_campaign
 
 BATCH = 250  # events a transaction
 FEW = 10  # events: a millisecond, and a thread would cost half of one
+
+
+def _front() -> Frontier[Place]:
+    return Frontier(first=FIRST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fronts:
+    """How far due events are planned: those that need no cut, and all."""
+
+    plain: Frontier[Place] = field(default_factory=_front)
+    single: Frontier[Place] = field(default_factory=_front)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +52,7 @@ class Planned:
     days: frozenset[date]
     due: Mapping[str, int] = field(default_factory=dict)  # by provider: effects that are due now
     campaigns: bool = False  # there is work for `campaigns.write_unfinished`
+    whole: bool = True  # all there is was looked at
     waiting: bool = False  # for a writer of the log, or this process stood still: look again
 
 
@@ -77,33 +92,45 @@ async def use(conn: AsyncConnection, used: Configuration, now: datetime) -> None
 
 
 async def plan_due(
-    conn: AsyncConnection, by: Rules, now: datetime, eager: Eager | None = None
+    conn: AsyncConnection,
+    by: Rules,
+    now: datetime,
+    eager: Eager | None = None,
+    fronts: Fronts | None = None,
 ) -> Planned:
     """Plan up to a batch of due events; `conn` is in autocommit mode.
 
     eager: claims what its lanes can call for at once.
+    fronts: of whoever plans one batch after the other.
 
     An event whose planning raises fails alone. One that has a plan already, because somebody set
     it PENDING by hand, keeps that plan. What reads the log waits while a writer stays open.
     Counting a large audience takes seconds: campaigns are left to `campaigns.write_unfinished`.
     """
-    done = await _plan_batch(conn, by, None, now, eager)
+    fronts = fronts or Fronts()
+    done = await _plan_batch(conn, by, None, now, eager, fronts.plain)
     due = await planning.triggers_due(conn, now)
     cut = await campaigns.take_cut(conn, now) if due.single else None
     if cut is not None:
-        done = _both(done, await _plan_batch(conn, by, cut, now, eager))
+        done = _both(done, await _plan_batch(conn, by, cut, now, eager, fronts.single))
     waiting = done.waiting or (due.single and cut is None)
     return replace(done, campaigns=due.crowd, waiting=waiting)
 
 
 async def _plan_batch(
-    conn: AsyncConnection, by: Rules, cut: Cut | None, now: datetime, eager: Eager | None
+    conn: AsyncConnection,
+    by: Rules,
+    cut: Cut | None,
+    now: datetime,
+    eager: Eager | None,
+    front: Frontier[Place],
 ) -> Planned:
     async with claiming_eagerly(eager, by.digest) as turn:
         async with conn.transaction() as transaction:
-            due = await planning.due_events(conn, now, cut, BATCH)
+            with front.look() as look:
+                due = await planning.due_events(conn, now, cut, BATCH, look.since)
             if not due:
-                return Planned(events=0, failed=0, days=frozenset())
+                return Planned(events=0, failed=0, days=frozenset(), whole=look.whole)
             again = [one.event.id for one in due if one.planned]
             fresh = [one.event for one in due if not one.planned]
             known = await singles.known(conn, fresh, by, cut)
@@ -125,6 +152,7 @@ async def _plan_batch(
                 raise Rollback(transaction)
         if late:
             return Planned(events=0, failed=0, days=frozenset(), waiting=True)
+        front.reached = _reached(due)
         started = await turn.begin(begun)
     closed = [event.id for event, _, effect in made.effects if effect.id in refused]
     closed += [p.event.id for p in made.plans if p.count == 0] + again
@@ -145,8 +173,17 @@ def _both(one: Planned, other: Planned) -> Planned:
         failed=one.failed + other.failed,
         days=one.days | other.days,
         due=due,
+        whole=one.whole and other.whole,
         waiting=one.waiting or other.waiting,
     )
+
+
+def _reached(due: Sequence[DueEvent]) -> Place:
+    """Behind these, where there may be more; else somewhat before the last of them."""
+    last = due[-1].event
+    if len(due) == BATCH:
+        return Place(last.scheduled_at, last.seq)
+    return Place(last.scheduled_at - OVERLAP, 0)
 
 
 def _due(made: _Batch, now: datetime, started: Set[UUID]) -> Mapping[str, int]:

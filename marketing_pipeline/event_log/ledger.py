@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -11,10 +11,18 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from marketing_pipeline.domain.effect import EffectState
+from marketing_pipeline.domain.rules import Priority
 from marketing_pipeline.event_log import queries, rows
 from marketing_pipeline.event_log.round_trip import one_round_trip
 
 _SQL = queries.load("ledger.sql")
+
+Since = Sequence[datetime]  # of each priority, the time from which on what is due is looked at
+ALWAYS: Since = [datetime.min.replace(tzinfo=UTC)] * len(Priority)
+# What is due or expires earlier than what was taken last, and was not there to be taken: whoever
+# wrote it had not committed.
+OVERLAP = timedelta(seconds=2)
+EVER = timedelta(days=10_000)  # no lease ran out longer ago
 
 
 class Purpose(StrEnum):
@@ -39,6 +47,8 @@ class Candidate:
     address: str | None
     expires_at: datetime | None
     now: datetime  # the database's clock at the lock
+    priority: int
+    due_at: datetime
     state: str = EffectState.PLANNED
     attempts: int = 0
     calls: int = 0
@@ -124,38 +134,49 @@ class Settled:
     state: str
 
 
-async def due(conn: AsyncConnection, provider: str, limit: int) -> tuple[int, bool]:
+async def due(
+    conn: AsyncConnection, provider: str, limit: int, since: Since = ALWAYS
+) -> tuple[int, bool]:
     """How many effects could be claimed now, up to `limit`; and is the provider paused?"""
-    values = {"provider": provider, "limit": limit}
+    values = {"provider": provider, "limit": limit, "since": since}
     row = await (await conn.execute(_SQL["due"], values)).fetchone()
     assert row is not None
     return int(row[0]), bool(row[1])
 
 
-async def next_due(conn: AsyncConnection, provider: str) -> datetime | None:
-    """When to look again; None where nothing is open."""
-    row = await (await conn.execute(_SQL["next due"], {"provider": provider})).fetchone()
+async def next_due(conn: AsyncConnection, provider: str, since: Since = ALWAYS) -> datetime | None:
+    """When to look again; None where nothing waits."""
+    values = {"provider": provider, "since": since}
+    row = await (await conn.execute(_SQL["next due"], values)).fetchone()
     assert row is not None
     at: datetime | None = row[0]
     return at
 
 
-async def sweep(conn: AsyncConnection, provider: str, settle_delay: timedelta) -> int:
-    """Move effects whose lease ran out to DOUBT, at most 100; how many there were."""
-    values = {"provider": provider, "settle_delay": settle_delay}
+async def sweep(
+    conn: AsyncConnection, provider: str, settle_delay: timedelta, within: timedelta = EVER
+) -> int:
+    """Move effects whose lease ran out in this time to DOUBT, at most 100; how many there were."""
+    values = {"provider": provider, "settle_delay": settle_delay, "within": within}
     return (await conn.execute(_SQL["sweep"], values)).rowcount
 
 
 async def lock_due(
-    conn: AsyncConnection, provider: str, limit: int, passed: Collection[UUID] = ()
+    conn: AsyncConnection,
+    provider: str,
+    limit: int,
+    passed: Collection[UUID] = (),
+    since: Since = ALWAYS,
 ) -> list[Candidate]:
     """Lock what may be claimed until the caller's transaction ends, except what is `passed` over.
+
+    Most urgent first, and of those what has been due longest.
 
     No campaign is paused or cancelled meanwhile: that waits until this transaction has ended.
     """
     await conn.execute(_SQL["share holds"])
     async with conn.cursor(row_factory=class_row(Candidate)) as cursor:
-        values = {"provider": provider, "limit": limit, "passed": list(passed)}
+        values = {"provider": provider, "limit": limit, "passed": list(passed), "since": since}
         await cursor.execute(_SQL["lock due"], values)
         return await cursor.fetchall()
 

@@ -1,33 +1,39 @@
 -- due --
 -- How many effects of a provider could be claimed now, counted no further than is asked for; of a paused one
--- none can.
+-- none can. Here and below `since` says for each priority from which `due_at` on.
 select case when p.paused then 0 else (
     select count(*) from (
-        select from effects e
-        where e.provider = %(provider)s and e.state in ('PLANNED', 'DOUBT') and e.due_at <= clock_timestamp()
-          and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
-          and (e.ordering_key is null or not exists (
-              select from effects o
-              where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
-                and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))
+        select from unnest(%(since)s::timestamptz[]) with ordinality as p (since, number)
+        cross join lateral (
+            select from effects e
+            where e.provider = %(provider)s and e.priority = p.number - 1 and e.state in ('PLANNED', 'DOUBT')
+              and e.due_at between p.since and clock_timestamp()
+              and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
+              and (e.ordering_key is null or not exists (
+                  select from effects o
+                  where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
+                    and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))) as one
         limit %(limit)s) as found) end, p.paused
 from (select exists (
     select from pauses where provider = %(provider)s and until > clock_timestamp()) as paused) as p
 
 -- next due --
--- When the next effect of a provider comes due, or its next lease runs out; not before a pause ends.
+-- When the next effect of a provider comes due; not before a pause ends.
 select greatest(min(at), (select until from pauses where provider = %(provider)s and until > clock_timestamp()))
-from (
-    select min(due_at) as at from effects e where provider = %(provider)s and state in ('PLANNED', 'DOUBT')
-      and (state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
-    union all
-    select min(lease_until) from effects where provider = %(provider)s and state = 'SENDING') as times
+from unnest(%(since)s::timestamptz[]) with ordinality as p (since, number)
+cross join lateral (
+    select e.due_at as at from effects e
+    where e.provider = %(provider)s and e.priority = p.number - 1 and e.state in ('PLANNED', 'DOUBT')
+      and e.due_at >= p.since
+      and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
+    order by e.due_at limit 1) as next
 
 -- sweep --
 -- Leases that ran out while SENDING: the call may have been made, so the effect is in doubt.
 with expired as (
     select id, calls, lease_until from effects
-    where state = 'SENDING' and lease_until < clock_timestamp() and provider = %(provider)s
+    where state = 'SENDING' and lease_until < clock_timestamp() and lease_until > clock_timestamp() - %(within)s
+      and provider = %(provider)s
     order by lease_until limit 100
     for update skip locked
 ), ended as (
@@ -49,13 +55,13 @@ select pg_advisory_xact_lock_shared(hashtextextended('holds', 0))
 -- lock due --
 -- Locks what may be claimed, most urgent first; what another process holds is passed over. Where a
 -- campaign is held, only what was begun before goes on. (`<> all (array(...))` would be taken to leave no
--- row where one campaign is most of the ledger, and everybody's recipient be read for each of its effects.)
+-- row where one campaign is most of the ledger, and all that waits be read and sorted for each claim.)
 select e.id, e.event_id, e.kind, e.recipient_id, e.ordering_key, e.template, e.variables, e.state, e.attempts, e.calls,
        e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.setup, e.config_digest, e.address,
-       e.cancelled, clock_timestamp() as now
-from (values (0), (1), (2)) as p (priority)
+       e.cancelled, e.priority, e.due_at, clock_timestamp() as now
+from unnest(%(since)s::timestamptz[]) with ordinality as p (since, number)
 cross join lateral (
-    select x.id, x.event_id, x.kind, x.recipient_id, x.ordering_key, x.template, x.variables, x.state, x.attempts,
+    select x.priority, x.due_at, x.id, x.event_id, x.kind, x.recipient_id, x.ordering_key, x.template, x.variables, x.state, x.attempts,
            x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
            case when x.doubt_since is not null then (
                select a.setup from attempts a where a.effect_id = x.id and a.purpose = 'send'
@@ -66,8 +72,8 @@ cross join lateral (
     from effects x
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
     left join recipients on recipients.id = x.recipient_id
-    where x.provider = %(provider)s and x.priority = p.priority
-      and x.state in ('PLANNED', 'DOUBT') and x.due_at <= clock_timestamp() and x.id <> all(%(passed)s)
+    where x.provider = %(provider)s and x.priority = p.number - 1
+      and x.state in ('PLANNED', 'DOUBT') and x.due_at between p.since and clock_timestamp() and x.id <> all(%(passed)s)
       and (x.state = 'DOUBT' or not exists (select from holds h where h.event_id = x.event_id))
       and (x.ordering_key is null or not exists (
           select from effects o

@@ -62,12 +62,14 @@ from holds h where e.id = any(array(select id from chosen)) and h.event_id = e.e
 
 -- to tend --
 -- A held campaign of which something is still in the way, or that was cancelled and is not closed.
-select h.event_id, h.state from holds h join marketing_events m on m.id = h.event_id
-where m.status in ('PENDING', 'PROCESSING')
+-- (By a scalar subquery: where nothing is held, a join would be answered by reading all that is under way.)
+select h.event_id, h.state
+from (select *, (select m.status from marketing_events m where m.id = event_id) as status from holds) as h
+where h.status in ('PENDING', 'PROCESSING')
   and case h.state
       when 'paused' then h.resumed_at is null and not h.parked and exists (
           select from effects e where e.event_id = h.event_id and e.state = 'PLANNED' and e.held_due_at is null)
       when 'cancelled' then exists (select from effects e where e.event_id = h.event_id and e.state = 'PLANNED')
-          or (m.status = 'PENDING' and not exists (select from plans p where p.event_id = m.id))
+          or (h.status = 'PENDING' and not exists (select from plans p where p.event_id = h.event_id))
       else false end
 limit 1

@@ -44,6 +44,16 @@ class DueEvent:
     now: datetime  # the database's clock when it was found
 
 
+class Place(NamedTuple):
+    """Where an event stands in the order in which due events are planned."""
+
+    scheduled_at: datetime
+    seq: int
+
+
+FIRST = Place(datetime.min.replace(tzinfo=UTC), 0)  # before all events
+
+
 class Triggers(NamedTuple):
     """Which kinds of campaigns are due."""
 
@@ -58,13 +68,20 @@ async def triggers_due(conn: AsyncConnection, now: datetime) -> Triggers:
 
 
 async def due_events(
-    conn: AsyncConnection, now: datetime, cut: Cut | None, limit: int
+    conn: AsyncConnection, now: datetime, cut: Cut | None, limit: int, after: Place = FIRST
 ) -> list[DueEvent]:
     """Lock due events until the caller's transaction ends; those for one person up to the cut.
 
-    Campaigns to a whole audience are not among them: `campaign_to_plan` gives these.
+    In their order, and only what comes `after` a place. Campaigns to a whole audience are not among
+    them: `campaign_to_plan` gives these.
     """
-    values = {"now": now, "cut": cut.seq if cut else -1, "limit": limit}
+    values = {
+        "now": now,
+        "cut": cut.seq if cut else -1,
+        "limit": limit,
+        "after_at": after.scheduled_at,
+        "after_seq": after.seq,
+    }
     found = await queries.rows(conn, _SQL["due events"], values)
     return [_due_event(row) for row in found]
 

@@ -6,6 +6,7 @@ select m.id, m.seq, m.type, m.payload, m.source, m.origin, m.scheduled_at, m.rec
        (select count(*) from plans p where p.event_id = m.id) > 0 as planned, clock_timestamp() as now
 from marketing_events m
 where m.status = 'PENDING' and m.scheduled_at <= %(now)s
+  and (m.scheduled_at, m.seq) > (%(after_at)s::timestamptz, %(after_seq)s::bigint)
   and (m.type <> 'CAMPAIGN_TRIGGER' or m.origin <> 'live' or (m.payload ? 'recipient' and m.seq <= %(cut)s))
   and m.id <> all (array(select event_id from holds))
 order by m.scheduled_at, m.seq

@@ -21,7 +21,9 @@ def records_the_attempt_after_the_call() -> None:
 
     async def start(self: Lane, leave: Leave, *, enough: int) -> None:
         async with self.service.pool.connection() as conn, conn.transaction():
-            claim = await claiming.claim(conn, self.destination, self.contents, leave.grant.calls)
+            claim = await claiming.claim(
+                conn, self.destination, self.contents, leave.grant.calls, claiming.front()
+            )
             for one in claim.calls:
                 await self.service.serve(one, claim, leave)
         self._slots.kept -= leave.grant.calls

@@ -231,7 +231,7 @@ def test_what_another_process_calls_for_a_contact_is_seen_once_the_key_is_had(
                 return found
 
             monkeypatch.setattr(ledger, "lock_due", look_too_early)
-            taken = await claiming.claim(ours, crm, Contents(), 10)
+            taken = await claiming.claim(ours, crm, Contents(), 10, claiming.front())
             return len(taken.calls)
 
     assert asyncio.run(race()) == (0 if overtaken else 1)

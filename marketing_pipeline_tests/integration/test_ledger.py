@@ -224,6 +224,18 @@ def test_an_expired_lease_is_in_doubt_until_the_settle_delay_has_passed(database
     asyncio.run(run())
 
 
+def test_a_sweep_of_what_ran_out_lately_leaves_the_rest_to_one_of_all(database: str) -> None:
+    async def run() -> None:
+        async with planned(database, [lead("1"), lead("2", "bob@example.com")]) as conn:
+            await lock_and_claim(conn, MAIL, 1, ago=LEASE + timedelta(hours=1))
+            await lock_and_claim(conn, MAIL, 1, ago=LEASE + timedelta(seconds=1))
+            assert await ledger.sweep(conn, MAIL, DELAY, timedelta(minutes=1)) == 1
+            assert await ledger.sweep(conn, MAIL, DELAY, timedelta(minutes=1)) == 0
+            assert await ledger.sweep(conn, MAIL, DELAY) == 1
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("late", [unreached, refused])
 def test_a_lost_claim_settles_nothing(
     database: str, late: Callable[[Candidate, uuid.UUID], Settlement]

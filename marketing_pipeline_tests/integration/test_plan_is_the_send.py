@@ -99,7 +99,7 @@ async def claim_all(log: Log, folder: Path) -> None:
     destination = assemble(used).destinations["mail"]
     taken = True
     while taken:
-        claim = await claiming.claim(log.conn, destination, Contents(), 50)
+        claim = await claiming.claim(log.conn, destination, Contents(), 50, claiming.front())
         taken = bool(claim.calls or claim.closed)
 
 

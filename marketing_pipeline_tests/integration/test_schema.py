@@ -520,7 +520,7 @@ _PENDING = {"marketing_events_pending", "marketing_events_unfinished"}
 _UNDER_WAY = {"marketing_events_processing", "marketing_events_unfinished"}
 HOT: list[tuple[str, str, tuple[set[str], ...]]] = [
     ("ledger.sql", "due", (_WAITING,)),
-    ("ledger.sql", "next due", (_WAITING, _LEASED)),
+    ("ledger.sql", "next due", (_WAITING,)),
     ("ledger.sql", "lock due", (_WAITING,)),
     ("ledger.sql", "sweep", (_LEASED,)),
     ("ledger.sql", "stranded", (_UNDER_WAY,)),
@@ -564,6 +564,13 @@ TYPES = {
     "now": ("timestamptz", "now()"),
     "settle_delay": ("interval", "'1 minute'"),
     "cut": ("bigint", "1000000"),
+    "since": (
+        "timestamptz[]",
+        "array[now() - interval '1 hour', '-infinity', now() - interval '1 day']",
+    ),
+    "within": ("interval", "'10000 days'"),
+    "after_at": ("timestamptz", "'-infinity'"),
+    "after_seq": ("bigint", "0"),
 }
 
 
