@@ -1,8 +1,9 @@
 """Claims due effects: decides what each calls for and writes the attempt before any call."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import assert_never
 from uuid import UUID, uuid4
 
@@ -12,7 +13,7 @@ from psycopg import AsyncConnection, Rollback
 from marketing_pipeline.campaigns.rendering import TemplateError
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.frontier import Frontier
+from marketing_pipeline.delivery.frontier import Frontier, Look
 from marketing_pipeline.domain import decide, digest
 from marketing_pipeline.domain.decide import GiveUp, LookUp, Repeat
 from marketing_pipeline.domain.effect import Effect, EffectState
@@ -101,7 +102,7 @@ async def claim(
             taken = Claim()
             raise Rollback(transaction)
     if taken.calls or taken.closed:
-        upto.reached = _reached(look.since, candidates, full=len(found) == limit)
+        upto.reach(_reached(upto.reached, look, candidates, full=len(found) == limit), look)
     return taken
 
 
@@ -111,14 +112,19 @@ def is_late(began: float, destination: Destination) -> bool:
     return clock() > began + destination.entry.call_timeout.total_seconds()
 
 
-def _reached(since: Since, taken: list[Candidate], *, full: bool) -> Since:
-    """How far these lie; full: more may be due, but nothing before the last one."""
-    reached = list(since)
-    for one in taken:
-        last = full and one.priority == taken[-1].priority
-        place = one.due_at if last else one.due_at - ledger.OVERLAP
-        reached[one.priority] = max(reached[one.priority], place)
-    return reached
+def _reached(before: Since, look: Look[Since], taken: Sequence[Candidate], *, full: bool) -> Since:
+    """How far these lie, and as before for a priority of which none was taken.
+
+    full: more may be due, but what could be taken lies behind the last one.
+    """
+    reached = {one.priority: one.due_at for one in taken}  # of each the latest: they are in order
+    behind = taken[-1].priority if full else None
+    return [
+        max(since, reached[n] - (timedelta() if n == behind else ledger.OVERLAP))
+        if n in reached
+        else stays
+        for n, (since, stays) in enumerate(zip(look.since, before, strict=True))
+    ]
 
 
 async def _whose_turn_it_is(

@@ -1,6 +1,7 @@
 """One delivery run: plans what is due and keeps a lane for each provider until all is idle."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -18,6 +19,7 @@ from marketing_pipeline.delivery import (
 )
 from marketing_pipeline.delivery.assembly import Assembly
 from marketing_pipeline.delivery.eager import Eager
+from marketing_pipeline.delivery.frontier import Idleness
 from marketing_pipeline.delivery.lane import COMPANY, LOOK, Lane, rest
 from marketing_pipeline.delivery.settling import AGAIN, AWAY, Settler
 from marketing_pipeline.event_log import heartbeats, ledger
@@ -55,8 +57,8 @@ class Engine:
     days: set[date] = field(default_factory=set)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     _unwritten: asyncio.Event = field(default_factory=asyncio.Event)
-    _planning_idle_since: float | None = None
-    _writing_idle_since: float | None = None
+    _planning: Idleness = field(default_factory=Idleness)
+    _writing: Idleness = field(default_factory=Idleness)
 
     async def run(self, linger: timedelta, max_run: timedelta) -> Report:
         """Work until idle for `linger`, told to stop, or `max_run` has passed."""
@@ -87,18 +89,27 @@ class Engine:
         )
 
     async def _until_idle(self, linger: timedelta, max_run: timedelta) -> None:
-        ends = time.monotonic() + max_run.total_seconds()
+        ends, asked = time.monotonic() + max_run.total_seconds(), -math.inf
         while not self.stopping.is_set() and time.monotonic() < ends:
-            since = [
-                self._planning_idle_since,
-                self._writing_idle_since,
-                *(lane.idle_since for lane in self.lanes),
-            ]
-            if all(one is not None for one in since):
-                latest = max(one for one in since if one is not None)
-                if time.monotonic() - latest >= linger.total_seconds():
+            all_of_them = [self._planning, self._writing, *(lane.idle for lane in self.lanes)]
+            since = [one.since for one in all_of_them if one.since is not None]
+            if len(since) == len(all_of_them):
+                over = max(since) + linger.total_seconds()
+                if min(one.sure for one in all_of_them) >= over:
                     return
+                if time.monotonic() >= max(over, asked + LOOK):
+                    asked = time.monotonic()
+                    self._look_whole()
             await asyncio.sleep(0.05)
+
+    def _look_whole(self) -> None:
+        """Let everybody look once more, at all there is: what came meanwhile may lie far back."""
+        self.fronts.plain.look_whole()
+        self.fronts.single.look_whole()
+        self._due.set()
+        self._unwritten.set()
+        for lane in self.lanes:
+            lane.look_whole()
 
     async def _plan(self) -> None:
         for lane in self.lanes:  # what is due already comes before what is planned now
@@ -119,10 +130,10 @@ class Engine:
         rules = self.assembly.configuration.meaning.rules
         done = await planner.plan_due(conn, rules, datetime.now(UTC), self.eager, self.fronts)
         if done.campaigns:
-            self._writing_idle_since = None
+            self._writing.found()
             self._unwritten.set()
         if done.events:
-            self._planning_idle_since = None
+            self._planning.found()
             self.planned += done.events
             self.days |= done.days
             for lane in self.lanes:
@@ -133,15 +144,16 @@ class Engine:
                 await asyncio.sleep(began + COMPANY - time.monotonic())
             return
         if done.waiting:
-            self._planning_idle_since = None
-        elif self._planning_idle_since is None and done.whole:
-            self._planning_idle_since = time.monotonic()
+            self._planning.found()
+        else:
+            self._planning.found_nothing(whole=done.whole, began=began)
         await rest(self._due, LOOK)
 
     async def _write_out(self) -> None:
         """Campaigns are planned, written and parked beside all else: a welcome waits for none."""
         while not self.stopping.is_set():
             self._unwritten.clear()
+            began = time.monotonic()
             try:
                 async with self.pool.connection() as conn:
                     rules = self.assembly.configuration.meaning.rules
@@ -153,12 +165,11 @@ class Engine:
                 await asyncio.sleep(AGAIN)
                 continue
             if written:
-                self._writing_idle_since = None
+                self._writing.found()
                 for lane in self.lanes:
                     lane.wake.set()
                 continue
-            if self._writing_idle_since is None:
-                self._writing_idle_since = time.monotonic()
+            self._writing.found_nothing(whole=True, began=began)
             await rest(self._unwritten, LOOK)
 
     async def _listen(self) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+LONGEST = 5.0  # seconds until the next look at all there is: one may have taken long in vain
+
 Place = TypeVar("Place")
 
 
@@ -20,14 +22,33 @@ class Look(Generic[Place]):
 
     since: Place
     whole: bool  # at all there is
+    began: float  # monotonic
+
+
+@dataclass(slots=True, kw_only=True)
+class Idleness:
+    """Since when there has been nothing to do, as far as one who looks for work knows."""
+
+    since: float | None = None  # monotonic; None: there is work, or nobody knows yet
+    sure: float = -math.inf  # when the latest look at all there is began that found nothing
+
+    def found(self) -> None:
+        self.since = None
+
+    def found_nothing(self, *, whole: bool, began: float) -> None:
+        """By a look that was not whole there is none to begin with."""
+        if whole:
+            self.sure = began
+            if self.since is None:
+                self.since = time.monotonic()
 
 
 @dataclass(slots=True, kw_only=True)
 class Frontier(Generic[Place]):
     """Of work that is taken in the order of an index.
 
-    What comes to lie before the place that was reached (it was dated back, or held by somebody
-    else when it was passed) is found by looks at all there is. Where these are cheap each look is
+    What comes to lie before the place that was reached (it was dated back, or nobody could take it
+    when it was passed) is found by looks at all there is. Where these are cheap nearly each look is
     one; where they are not, so many are that they take their share of the time.
     """
 
@@ -44,11 +65,23 @@ class Frontier(Generic[Place]):
         """Seconds until all there is may be looked at."""
         return max(self._whole_at - time.monotonic(), 0)
 
+    def look_whole(self) -> None:
+        """Let the next look be at all there is: something is known to be there."""
+        self._whole_at = -math.inf
+
     @contextmanager
     def look(self) -> Iterator[Look[Place]]:
         began = time.monotonic()
         whole = began >= self._whole_at
-        yield Look(since=self.first if whole else self.reached, whole=whole)
+        yield Look(since=self.first if whole else self.reached, whole=whole, began=began)
         if whole:
             ended = time.monotonic()
-            self._whole_at = ended + (ended - began) / self.share
+            self._whole_at = ended + min((ended - began) / self.share, LONGEST)
+
+    def reach(self, place: Place, look: Look[Place]) -> None:
+        """Begin there from now on, unless somebody who looked meanwhile has come to another place.
+
+        A look at all there is may have found something further back, and goes on from there.
+        """
+        if look.whole or self.reached is look.since:
+            self.reached = place

@@ -13,7 +13,7 @@ from marketing_pipeline.delivery import claiming
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.frontier import Frontier
+from marketing_pipeline.delivery.frontier import Frontier, Idleness
 from marketing_pipeline.delivery.gate import LATEST
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.serving import Leave, Service
@@ -27,7 +27,6 @@ SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earl
 BLOCKED = 0.1  # seconds until what waits for somebody else is looked at again
 SWEEP = 0.5  # seconds between sweeps of expired leases
 SWEEPING = 0.01  # of the time, for sweeps of all there are
-EVER = -1e9  # by `claiming.clock`: before any lease that there can be
 GATHER = 0.003  # seconds that a few free slots wait for more: one claim for many
 # Seconds between two rounds of which the first found several that had come together: what comes in
 # between shares the second, at a third of the work. What comes alone waits for nobody.
@@ -44,10 +43,12 @@ class Lane:
     stopping: asyncio.Event
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)  # it knows what is due
-    idle_since: float | None = None  # monotonic; None while there is work
+    idle: Idleness = field(default_factory=Idleness)
     _slots: Slots = field(init=False)
     _front: Frontier[Since] = field(default_factory=claiming.front)
-    _leases: Frontier[float] = field(default_factory=lambda: Frontier(first=EVER, share=SWEEPING))
+    _leases: Frontier[float] = field(
+        default_factory=lambda: Frontier(first=-ledger.EVER.total_seconds(), share=SWEEPING)
+    )  # by `claiming.clock`
     _more: bool = False  # the last claim took all it could: more is probably due
     _empty: bool = False  # the last look found nothing due, nor has it come across anything since
     _planned: int = 0  # effects that have come due since the last round
@@ -81,7 +82,7 @@ class Lane:
     def room(self) -> int:
         """For how many effects that are about to be planned leave could be asked now.
 
-        What is due already comes first.
+        What is known to be due already comes first.
         """
         waits = self._planned or not self._empty or self.stopping.is_set()
         return 0 if waits else max(self._slots.free, 0)
@@ -104,7 +105,7 @@ class Lane:
 
     def begin(self, leave: Leave, claim: Claim) -> None:
         """Make the calls of a claim that is on record, and counted by the high-water mark."""
-        self.idle_since = None
+        self.idle.found()
         self._call(claim, leave)
         if len(claim.calls) < leave.grant.calls:
             self._slots.beside(self._guarded(self._give_back(leave, claim)))
@@ -127,6 +128,11 @@ class Lane:
             await self.service.gate.tell()
         except RedisError as error:  # what this run saw is lost to the others, and no more
             telemetry.emit("gate_lost", reason=str(error))
+
+    def look_whole(self) -> None:
+        """Look once more, at all there is."""
+        self._front.look_whole()
+        self.wake.set()
 
     async def abandon(self) -> None:
         """End what `run` left where it broke off: nothing uses what is closed next."""
@@ -163,7 +169,8 @@ class Lane:
                 await self._tell_in_time()
                 untold = self.service.gate.untold_for
                 return pause if untold is None else min(pause, LATEST.total_seconds())
-        self.idle_since, self._empty = None, False
+        self.idle.found()
+        self._empty = False
         now, wanted = time.monotonic(), min(wanted, self._slots.free)
         if wanted <= 0:  # `reserve` was quicker
             return 0
@@ -207,13 +214,14 @@ class Lane:
         self._empty = due == 0 and not paused
         self.looked.set()
         if due:
-            self._front.reached = look.since  # where the claim finds it
+            if look.whole:
+                self._front.look_whole()  # else the claim would not find it
             return due, 0
         if self._slots.taken:
-            self.idle_since = None
-        elif self.idle_since is None and look.whole:
-            self.idle_since = time.monotonic()
-        latest = LOOK if look.whole else max(self._front.whole_in, SHORT)
+            self.idle.found()
+        else:
+            self.idle.found_nothing(whole=look.whole, began=look.began)
+        latest = LOOK if look.whole else min(max(self._front.whole_in, SHORT), LOOK)
         if at is None:
             return 0, latest
         ahead = (at - datetime.now(UTC)).total_seconds()
@@ -230,9 +238,9 @@ class Lane:
                 within = timedelta(seconds=began - look.since) + OVERLAP
                 swept = await ledger.sweep(conn, self.name, delay, within)
         if swept:
-            self.wake.set()
+            self.look_whole()  # what is in doubt has been due since its lease ran out
         else:
-            self._leases.reached = began
+            self._leases.reach(began, look)
 
     async def _tell_in_time(self) -> None:
         """Where nothing is asked for, what calls came to is told apart, many at once."""

@@ -152,7 +152,7 @@ async def _plan_batch(
                 raise Rollback(transaction)
         if late:
             return Planned(events=0, failed=0, days=frozenset(), waiting=True)
-        front.reached = _reached(due)
+        front.reach(_reached(due), look)
         started = await turn.begin(begun)
     closed = [event.id for event, _, effect in made.effects if effect.id in refused]
     closed += [p.event.id for p in made.plans if p.count == 0] + again

@@ -68,10 +68,13 @@ class Slots:
 
     async def abandon(self) -> None:
         """Of a run that broke off nothing goes on; what a call comes to is left to its lease."""
-        left = self._calls | self._beside
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)  # what broke the run off is raised
+        for call in self._calls:
+            call.remove_done_callback(self._call_ended)
+        # A claim that is cancelled gives back its leave, by a task of its own.
+        while left := {one for one in self._calls | self._beside if not one.done()}:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)  # what broke the run off is raised
 
     async def _timed(self, doing: Coroutine[Any, Any, None]) -> None:
         began = time.monotonic()
@@ -85,5 +88,4 @@ class Slots:
     def _call_ended(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
         self.ended.set()
-        if not task.cancelled():
-            task.result()  # an error here is a bug: it must be seen, not kept in a task
+        task.result()  # an error here is a bug: it must be seen, not kept in a task

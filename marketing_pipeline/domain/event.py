@@ -15,6 +15,9 @@ FIRST_DAY = date(2020, 1, 1)  # the first partition
 FURTHEST = timedelta(days=400)  # how far ahead an event may be scheduled
 MAX_KEY = 200  # characters of an idempotency key as sent
 MAX_SOURCE = 100  # characters
+# What ECMA-262 takes for white space (its `\s`), which the patterns of OpenAPI are written in;
+# `str.isspace` has some control characters more, and no U+FEFF.
+_BLANK = re.compile("[\t-\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADDRESS = re.compile(r"[^@\s,;<>\"()\[\]\\]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
@@ -126,7 +129,7 @@ def checked_source(value: str) -> str:
     Raises:
         InvalidEvent: it is empty, too long, or no text that can be stored.
     """
-    if not value.strip() or len(value) > MAX_SOURCE or payload_rules.UNSTORABLE.search(value):
+    if _BLANK.fullmatch(value) or len(value) > MAX_SOURCE or payload_rules.UNSTORABLE.search(value):
         raise InvalidEvent(
             "source",
             f"is empty, longer than {MAX_SOURCE} characters, or holds U+0000 or a lone surrogate",
@@ -141,7 +144,7 @@ def idempotency_key(source: str, key: str) -> str:
     Raises:
         InvalidEvent: the key is empty, too long, or no text that can be stored.
     """
-    if not key.strip() or len(key) > MAX_KEY or payload_rules.UNSTORABLE.search(key):
+    if _BLANK.fullmatch(key) or len(key) > MAX_KEY or payload_rules.UNSTORABLE.search(key):
         raise InvalidEvent(
             "idempotencyKey",
             f"is empty, longer than {MAX_KEY} characters, or holds U+0000 or a lone surrogate",

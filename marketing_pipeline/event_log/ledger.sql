@@ -1,18 +1,20 @@
 -- due --
 -- How many effects of a provider could be claimed now, counted no further than is asked for; of a paused one
--- none can. Here and below `since` says for each priority from which `due_at` on.
+-- none can. Here and below `since` says for each priority from which `due_at` on; and times are compared with the
+-- statement's: by `clock_timestamp()`, which changes from row to row, no index is searched.
 select case when p.paused then 0 else (
     select count(*) from (
         select from unnest(%(since)s::timestamptz[]) with ordinality as p (since, number)
         cross join lateral (
             select from effects e
             where e.provider = %(provider)s and e.priority = p.number - 1 and e.state in ('PLANNED', 'DOUBT')
-              and e.due_at between p.since and clock_timestamp()
+              and e.due_at between p.since and statement_timestamp()
               and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
               and (e.ordering_key is null or not exists (
                   select from effects o
                   where o.ordering_key = e.ordering_key and o.state in ('PLANNED', 'SENDING', 'DOUBT')
-                    and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))) as one
+                    and ((o.event_seq, o.id) < (e.event_seq, e.id) or (o.state = 'SENDING' and o.id <> e.id))))
+            order by e.due_at limit %(limit)s) as one
         limit %(limit)s) as found) end, p.paused
 from (select exists (
     select from pauses where provider = %(provider)s and until > clock_timestamp()) as paused) as p
@@ -32,8 +34,8 @@ cross join lateral (
 -- Leases that ran out while SENDING: the call may have been made, so the effect is in doubt.
 with expired as (
     select id, calls, lease_until from effects
-    where state = 'SENDING' and lease_until < clock_timestamp() and lease_until > clock_timestamp() - %(within)s
-      and provider = %(provider)s
+    where state = 'SENDING' and lease_until < statement_timestamp()
+      and lease_until > statement_timestamp() - %(within)s and provider = %(provider)s
     order by lease_until limit 100
     for update skip locked
 ), ended as (
@@ -55,7 +57,7 @@ select pg_advisory_xact_lock_shared(hashtextextended('holds', 0))
 -- lock due --
 -- Locks what may be claimed, most urgent first; what another process holds is passed over. Where a
 -- campaign is held, only what was begun before goes on. (`<> all (array(...))` would be taken to leave no
--- row where one campaign is most of the ledger, and all that waits be read and sorted for each claim.)
+-- row where one campaign is most of the ledger, and the rest be planned for none.)
 select e.id, e.event_id, e.kind, e.recipient_id, e.ordering_key, e.template, e.variables, e.state, e.attempts, e.calls,
        e.first_attempt_at, e.last_attempt_at, e.doubt_since, e.expires_at, e.setup, e.config_digest, e.address,
        e.cancelled, e.priority, e.due_at, clock_timestamp() as now
@@ -73,7 +75,8 @@ cross join lateral (
     join plans on plans.event_id = x.event_id and plans.epoch = x.epoch
     left join recipients on recipients.id = x.recipient_id
     where x.provider = %(provider)s and x.priority = p.number - 1
-      and x.state in ('PLANNED', 'DOUBT') and x.due_at between p.since and clock_timestamp() and x.id <> all(%(passed)s)
+      and x.state in ('PLANNED', 'DOUBT') and x.due_at between p.since and statement_timestamp()
+      and x.id <> all(%(passed)s)
       and (x.state = 'DOUBT' or not exists (select from holds h where h.event_id = x.event_id))
       and (x.ordering_key is null or not exists (
           select from effects o
@@ -274,5 +277,5 @@ select pg_advisory_xact_lock(hashtextextended(%(id)s::uuid::text, 0))
 -- recent calls --
 -- Calls of the last span by slot of the gate's clock, to rebuild a limit whose state was lost.
 select floor(extract(epoch from started_at) * 1000 / %(slot)s)::bigint as slot, count(*)::int
-from attempts where provider = %(provider)s and started_at > clock_timestamp() - %(span)s
+from attempts where provider = %(provider)s and started_at > statement_timestamp() - %(span)s
 group by 1

@@ -531,6 +531,20 @@ HOT: list[tuple[str, str, tuple[set[str], ...]]] = [
     ("reading.sql", "due work", (_PENDING, _WAITING, _LEASED, {"plans_unfinished"})),
     ("reading.sql", "unfinished days", (_PENDING | _UNDER_WAY,)),
 ]
+# Of these an index is searched from a place on, and up to now: neither what was done before nor
+# what comes later is walked over, however much there is.
+BOUNDED = [
+    ("ledger.sql", "due", "due_at >= p.since"),
+    ("ledger.sql", "due", "due_at <= statement_timestamp"),
+    ("ledger.sql", "lock due", "due_at >= p.since"),
+    ("ledger.sql", "lock due", "due_at <= statement_timestamp"),
+    ("ledger.sql", "next due", "due_at >= p.since"),
+    ("ledger.sql", "sweep", "lease_until > (statement_timestamp"),
+    ("ledger.sql", "sweep", "lease_until < statement_timestamp"),
+    ("ledger.sql", "recent calls", "started_at > (statement_timestamp"),
+    ("planning.sql", "due events", "ROW(scheduled_at, seq) > ROW"),
+    ("planning.sql", "due events", "scheduled_at <= "),
+]
 # Rows that are known by their keys are found by them, however many there are.
 KEYED = [
     ("ledger.sql", "bodies"),
@@ -568,6 +582,8 @@ TYPES = {
         "timestamptz[]",
         "array[now() - interval '1 hour', '-infinity', now() - interval '1 day']",
     ),
+    "span": ("interval", "'1 minute'"),
+    "slot": ("float8", "50"),
     "within": ("interval", "'10000 days'"),
     "after_at": ("timestamptz", "'-infinity'"),
     "after_seq": ("bigint", "0"),
@@ -631,8 +647,12 @@ def grown(servers: embedded.Servers, template: str) -> Iterator[str]:
         admin.execute(f'drop database "{name}" with (force)')
 
 
-def _plan(conn: Connection, file: str, name: str, mode: str) -> str:
+def _plan(conn: Connection, file: str, name: str, mode: str, volatile: str = "") -> str:
+    """volatile: a text of the query in whose place stands what changes from row to row."""
     query = queries.load(file)[name]
+    if volatile:
+        assert volatile in query
+        query = query.replace(volatile, "clock_timestamp()")
     names: list[str] = []
 
     def numbered(found: re.Match[str]) -> str:
@@ -679,6 +699,37 @@ def test_without_its_index_finding_work_would_be_seen_to_read_more(
             conn.execute(sql.SQL("drop index {}").format(sql.Identifier(index)))
         assert _faults(_plan(conn, file, name, "force_custom_plan"), needed)
         conn.rollback()
+
+
+def _is_searched(plan: str, bound: str) -> bool:
+    conditions = re.findall(r"Index Cond: (.*)", plan)
+    return any(bound in re.sub(r"\bp_1\.", "p.", one) for one in conditions)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize(("file", "name", "bound"), BOUNDED)
+def test_finding_work_walks_over_nothing_before_its_place_or_after_now(
+    grown: str, file: str, name: str, bound: str, mode: str
+) -> None:
+    with psycopg.connect(grown) as conn:
+        plan = _plan(conn, file, name, mode)
+    assert _is_searched(plan, bound), plan
+
+
+@pytest.mark.parametrize(("file", "name", "bound"), BOUNDED)
+def test_a_bound_that_no_index_is_searched_by_would_be_seen(
+    grown: str, file: str, name: str, bound: str
+) -> None:
+    """The known-bad case of the test above: what changes from row to row is compared with."""
+    compared = {
+        "due_at >= p.since": "p.since",
+        "scheduled_at <= ": "%(now)s",
+        "ROW(scheduled_at, seq) > ROW": "%(after_at)s::timestamptz",
+    }
+    with psycopg.connect(grown) as conn:
+        volatile = compared.get(bound, "statement_timestamp()")
+        plan = _plan(conn, file, name, "force_custom_plan", volatile)
+    assert not _is_searched(plan, bound), plan
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])

@@ -1,7 +1,9 @@
 """What makes an event acceptable, and what two events have in common."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -141,6 +143,18 @@ def test_what_is_no_address_is_refused_and_not_repeated(address: object) -> None
 
 def test_a_campaign_that_names_no_campaign_is_refused() -> None:
     assert refusal(type=EventType.CAMPAIGN_TRIGGER, payload={}).field == "payload.campaign"
+
+
+@pytest.mark.parametrize("taken", [event.checked_source, partial(event.idempotency_key, "web")])
+def test_what_is_blank_is_told_as_the_openapi_document_tells_it(
+    taken: Callable[[str], str],
+) -> None:
+    """By ECMA-262's `\\s`: schemathesis once sent U+001C, which `str.strip` takes away."""
+    for blank in ["", " ", "\t\n\x0b\x0c\r", "\xa0\u2003", "\ufeff"]:
+        with pytest.raises(InvalidEvent, match="is empty"):
+            taken(blank)
+    for text in ["\x1c", "\x85", "\u200b", " a ", "\ufeff0"]:
+        assert taken(text)
 
 
 def test_an_empty_publication_is_refused() -> None:

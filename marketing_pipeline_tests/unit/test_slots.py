@@ -35,6 +35,36 @@ def slow() -> Coroutine[Any, Any, None]:
     return asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize("kind", ["call", "beside"])
+def test_nothing_is_left_of_what_is_abandoned_nor_of_what_it_began_at_its_end(kind: str) -> None:
+    """A claim that is cancelled gives its leave back, by a task of its own."""
+
+    async def make() -> list[str]:
+        slots = Slots(connections=CONNECTIONS, brief=0.05, ended=asyncio.Event())
+        ended: list[str] = []
+
+        async def giving_back() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("given back")
+
+        async def claiming() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                slots.beside(giving_back())
+                await asyncio.sleep(0)
+                ended.append("claimed")
+
+        (slots.call if kind == "call" else slots.beside)(claiming())
+        await asyncio.sleep(0)
+        await slots.abandon()
+        return ended
+
+    assert sorted(asyncio.run(make())) == ["claimed", "given back"]
+
+
 def test_before_anything_is_known_there_is_one_for_each_connection() -> None:
     assert after().most == after().free == CONNECTIONS
 
