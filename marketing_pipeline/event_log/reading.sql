@@ -98,16 +98,16 @@ on conflict (day) do update set data_version = excluded.data_version, observed_a
 
 -- due work --
 -- What a delivery run would find to do now, each counted up to the limit; what is paused or held can wait.
-with open as (
-    select e.state, e.due_at from effects e
-    where e.state in ('PLANNED', 'DOUBT') and e.provider = any(%(providers)s)
-      and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
-      and not exists (select from pauses p where p.provider = e.provider and p.until > clock_timestamp())
+-- Each priority by itself, so that neither what is due later nor what is parked is walked over.
+with served as (
+    select p.provider, n.priority
+    from unnest(%(providers)s::text[]) as p (provider), generate_series(0, 2) as n (priority)
+    where not exists (select from pauses where provider = p.provider and until > clock_timestamp())
 )
 select
     (select count(*)::int from (select from marketing_events where status = 'PENDING'
-        and scheduled_at <= clock_timestamp() and id <> all (array(select event_id from holds))
-        limit %(limit)s) x) as events,
+        and scheduled_at <= statement_timestamp() and id <> all (array(select event_id from holds))
+        order by scheduled_at limit %(limit)s) x) as events,
     (select count(*)::int from (
         select from plans where inserted < count
         union all
@@ -115,14 +115,25 @@ select
         where h.state = 'cancelled' and m.status in ('PENDING', 'PROCESSING')
           and exists (select from effects e where e.event_id = h.event_id and e.state = 'PLANNED')
         limit %(limit)s) x) as plans,
-    (select count(*)::int from (select from open where state = 'PLANNED'
-        and due_at <= clock_timestamp() limit %(limit)s) x) as effects,
-    (select count(*)::int from (select from open where state = 'DOUBT'
-        and due_at <= clock_timestamp() limit %(limit)s) x) as doubts,
+    (select count(*)::int from (select from served s cross join lateral (
+        select from effects e
+        where e.provider = s.provider and e.priority = s.priority and e.state = 'PLANNED'
+          and e.due_at <= statement_timestamp()
+          and not exists (select from holds h where h.event_id = e.event_id)
+        order by e.due_at limit %(limit)s) x limit %(limit)s) y) as effects,
+    (select count(*)::int from (select from served s cross join lateral (
+        select from effects e
+        where e.provider = s.provider and e.priority = s.priority and e.state = 'DOUBT'
+          and e.due_at <= statement_timestamp()
+        order by e.due_at limit %(limit)s) x limit %(limit)s) y) as doubts,
     (select count(*)::int from (select from effects where state = 'SENDING' and provider = any(%(providers)s)
-        and lease_until < clock_timestamp() limit %(limit)s) x) as expired,
+        and lease_until < statement_timestamp() limit %(limit)s) x) as expired,
     least((select min(scheduled_at) from marketing_events where status = 'PENDING'
            and id <> all (array(select event_id from holds))),
-          (select min(due_at) from open),
+          (select min(x.due_at) from served s cross join lateral (
+              select e.due_at from effects e
+              where e.provider = s.provider and e.priority = s.priority and e.state in ('PLANNED', 'DOUBT')
+                and (e.state = 'DOUBT' or not exists (select from holds h where h.event_id = e.event_id))
+              order by e.due_at limit 1) x),
           (select min(lease_until) from effects where state = 'SENDING'
            and provider = any(%(providers)s))) as earliest

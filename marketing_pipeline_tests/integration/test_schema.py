@@ -544,6 +544,9 @@ BOUNDED = [
     ("ledger.sql", "recent calls", "started_at > (statement_timestamp"),
     ("planning.sql", "due events", "ROW(scheduled_at, seq) > ROW"),
     ("planning.sql", "due events", "scheduled_at <= "),
+    ("reading.sql", "due work", "due_at <= statement_timestamp"),
+    ("reading.sql", "due work", "scheduled_at <= statement_timestamp"),
+    ("reading.sql", "due work", "lease_until < statement_timestamp"),
 ]
 # Rows that are known by their keys are found by them, however many there are.
 KEYED = [
