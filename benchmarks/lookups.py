@@ -6,7 +6,8 @@ History is COMPLETED events over a year, one in five a lead with two effects, th
 one; all SENT, an attempt each. Beside it 1,000 leads stand planned and 1,000 events pending, made
 by ingest's and the planner's own code. History is filled in by SQL with keys, foreign keys and
 indices dropped, which are built again before anything is measured: CHECKs stay and hold. Fresh
-indices are denser than old ones; `vacuum analyze` stands in for a year of autovacuum.
+indices are denser than old ones; `vacuum analyze` stands in for a year of autovacuum. At the end
+many effects are added that are due tomorrow, as those of a campaign with a pace are.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from marketing_pipeline.event_log import intake, ledger, planning, reading
 
 SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
 OPEN = 1_000
+LATER = 200_000  # effects that are due tomorrow
 WARMING = 10  # psycopg prepares a statement at its sixth execution
 LONGEST = 10_000.0  # milliseconds a look-up is repeated for at most
 PROVIDER = "hubspot"
@@ -41,6 +43,30 @@ PARTIAL = (
     "effects_leased",
     "effects_waiting",
     "effects_open",
+)
+
+_LATER = (
+    """
+insert into marketing_events (id, seq, idempotency_key, type, payload, source, fingerprint,
+                              scheduled_at, created_at, status, updated_at)
+select md5('later ' || n)::uuid, n, 'later-' || n, 'CONTENT_PUBLISH', '{"text": "news"}', 'later',
+       repeat(md5('later ' || n), 2), now(), now(), 'PROCESSING', now()
+from generate_series(%(first)s::bigint, %(last)s::bigint) n
+""",
+    """
+insert into plans (event_id, epoch, day, cut_seq, cut_at, config_digest, plan_version, count,
+                   digest, inserted, created_at)
+select id, 0, day, seq, created_at, (select digest from configs limit 1), 1, 1, fingerprint, 1,
+       created_at
+from marketing_events where seq between %(first)s and %(last)s
+""",
+    """
+insert into effects (id, event_id, epoch, day, event_seq, route, step, provider, kind, variables,
+                     state, priority, due_at, created_at, updated_at)
+select md5('due later ' || seq)::uuid, id, 0, day, seq, type, 'post', %(provider)s, 'post', '{}',
+       'PLANNED', 1, now() + interval '1 day' + seq * interval '1 ms', now(), now()
+from marketing_events where seq between %(first)s and %(last)s
+""",
 )
 
 Lookup = Callable[[AsyncConnection], Awaitable[Any]]
@@ -72,9 +98,22 @@ def lines(quick: bool = False) -> Iterator[Line]:
             first = first or waits
             for name, of in waits.items():
                 yield _line(f"lookups/{name}, {size:,} events", of, first[name])
+        later = LATER // 10 if quick else LATER
+        _plan_later(url, sizes[-1] + 10 * OPEN, later)
+        for name, of in asyncio.run(_measure(url, repeats)).items():
+            yield _line(f"lookups/{name}, {later:,} effects due tomorrow", of, waits[name])
         for index, kib in _index_sizes(url).items():
             if index in PARTIAL:
                 yield measured(f"lookups/{index}, {sizes[-1]:,} events", "KiB", [kib])
+
+
+def _plan_later(url: str, after: int, effects: int) -> None:
+    """So many effects of events with numbers of their own."""
+    values = {"first": after + 1, "last": after + effects, "provider": PROVIDER}
+    with psycopg.connect(url, autocommit=True) as conn:
+        for statement in _LATER:
+            conn.execute(statement, values)
+        conn.execute("vacuum (analyze)")
 
 
 def _line(name: str, waits: list[float], shortest: list[float]) -> Line:
