@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, Rollback
 from marketing_pipeline.campaigns.rendering import TemplateError
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.frontier import Frontier, Look
+from marketing_pipeline.delivery.frontier import OVERLAP, Frontier, Look
 from marketing_pipeline.domain import decide, digest
 from marketing_pipeline.domain.decide import GiveUp, LookUp, Repeat
 from marketing_pipeline.domain.effect import Effect, EffectState
@@ -120,7 +120,7 @@ def _reached(before: Since, look: Look[Since], taken: Sequence[Candidate], *, fu
     reached = {one.priority: one.due_at for one in taken}  # of each the latest: they are in order
     behind = taken[-1].priority if full else None
     return [
-        max(since, reached[n] - (timedelta() if n == behind else ledger.OVERLAP))
+        max(since, reached[n] - (timedelta() if n == behind else OVERLAP))
         if n in reached
         else stays
         for n, (since, stays) in enumerate(zip(look.since, before, strict=True))

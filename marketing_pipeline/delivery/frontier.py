@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Generic, TypeVar
 
+# By so much a look begins before the place: rows are written in another order than they commit.
+OVERLAP = timedelta(seconds=2)
 LONGEST = 5.0  # seconds until the next look at all there is: one may have taken long in vain
 
 Place = TypeVar("Place")

@@ -13,14 +13,14 @@ from marketing_pipeline.delivery import claiming
 from marketing_pipeline.delivery.assembly import Destination
 from marketing_pipeline.delivery.claiming import Claim
 from marketing_pipeline.delivery.contents import Contents
-from marketing_pipeline.delivery.frontier import Frontier, Idleness
+from marketing_pipeline.delivery.frontier import OVERLAP, Frontier, Idleness
 from marketing_pipeline.delivery.gate import LATEST
 from marketing_pipeline.delivery.high_water import HighWater
 from marketing_pipeline.delivery.serving import Leave, Service
 from marketing_pipeline.delivery.settling import AGAIN, AWAY
 from marketing_pipeline.delivery.slots import Slots
 from marketing_pipeline.event_log import ledger
-from marketing_pipeline.event_log.ledger import OVERLAP, Since
+from marketing_pipeline.event_log.ledger import Since
 
 LOOK = 1.0  # seconds between looks at the ledger where nothing wakes the lane: the safety net
 SHORT = 0.02  # the shortest wait: what comes due within it is not worth an earlier look

@@ -15,7 +15,7 @@ from marketing_pipeline.campaigns.configuration import Configuration
 from marketing_pipeline.delivery import campaigns, settling, singles
 from marketing_pipeline.delivery.crowds import EPOCH
 from marketing_pipeline.delivery.eager import Eager, claiming_eagerly
-from marketing_pipeline.delivery.frontier import Frontier
+from marketing_pipeline.delivery.frontier import OVERLAP, Frontier
 from marketing_pipeline.delivery.singles import Known
 from marketing_pipeline.domain import digest, plan, sequence
 from marketing_pipeline.domain.event import Event, NewEvent
@@ -24,7 +24,6 @@ from marketing_pipeline.domain.plan import PlannedEffect
 from marketing_pipeline.domain.rules import Rules, Unplannable
 from marketing_pipeline.event_log import intake, planning, versions
 from marketing_pipeline.event_log.cuts import Cut
-from marketing_pipeline.event_log.ledger import OVERLAP
 from marketing_pipeline.event_log.planning import FIRST, DueEvent, Place, Plan, is_campaign
 
 BATCH = 250  # events a transaction

@@ -19,9 +19,6 @@ _SQL = queries.load("ledger.sql")
 
 Since = Sequence[datetime]  # of each priority, the time from which on what is due is looked at
 ALWAYS: Since = [datetime.min.replace(tzinfo=UTC)] * len(Priority)
-# What is due or expires earlier than what was taken last, and was not there to be taken: whoever
-# wrote it had not committed.
-OVERLAP = timedelta(seconds=2)
 EVER = timedelta(days=10_000)  # no lease ran out so long ago
 
 

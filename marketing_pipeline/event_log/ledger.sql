@@ -63,8 +63,8 @@ select e.id, e.event_id, e.kind, e.recipient_id, e.ordering_key, e.template, e.v
        e.cancelled, e.priority, e.due_at, clock_timestamp() as now
 from unnest(%(since)s::timestamptz[]) with ordinality as p (since, number)
 cross join lateral (
-    select x.priority, x.due_at, x.id, x.event_id, x.kind, x.recipient_id, x.ordering_key, x.template, x.variables, x.state, x.attempts,
-           x.calls, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
+    select x.id, x.event_id, x.kind, x.recipient_id, x.ordering_key, x.template, x.variables, x.state, x.attempts,
+           x.calls, x.priority, x.due_at, x.first_attempt_at, x.last_attempt_at, x.doubt_since, x.expires_at,
            case when x.doubt_since is not null then (
                select a.setup from attempts a where a.effect_id = x.id and a.purpose = 'send'
                order by a.number desc limit 1) end as setup,

@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from marketing_pipeline import settings
 from marketing_pipeline.delivery import planner
 from marketing_pipeline.delivery.assembly import assemble
-from marketing_pipeline.delivery.frontier import Frontier, Look
+from marketing_pipeline.delivery.frontier import OVERLAP, Frontier, Look
 from marketing_pipeline.delivery.lane import Lane
 from marketing_pipeline.domain.event import NewEvent
 from marketing_pipeline.domain.rules import Priority, Rules
@@ -85,9 +85,9 @@ def test_planning_goes_on_behind_a_full_batch_and_somewhat_before_the_end_of_ano
             with monkeypatch.context() as patched:
                 patched.setattr(Frontier, "look", short)
                 assert await plan(conn, rules, fronts) == 1, "due with them, and behind them"
-                await add(1001, earlier=ledger.OVERLAP / 2)
+                await add(1001, earlier=OVERLAP / 2)
                 assert await plan(conn, rules, fronts) == 1, "who wrote it had not committed"
-                await add(1002, earlier=ledger.OVERLAP * 2)
+                await add(1002, earlier=OVERLAP * 2)
                 assert await plan(conn, rules, fronts) == 0, "known bad: it was dated back"
             assert await plan(conn, rules, planner.Fronts()) == 1
 

@@ -74,7 +74,7 @@ def test_of_looks_that_overlap_the_one_that_saw_more_is_believed(clock: Clock) -
     front.reach([9], short)
     assert front.reached == [3], "and whoever looked before that knows nothing of it"
     with front.look() as next_one:
-        assert not next_one.whole or next_one.since == [0]
+        assert next_one.whole
     front.reach([5], next_one)
     assert front.reached == [5]
     front.reach([9], other)
